@@ -1,0 +1,111 @@
+"""What a file system answers with: attributes, entries, open files. Knows no byte layouts."""
+
+import stat
+from typing import Generic, NamedTuple, TypeVar
+
+Node = TypeVar("Node")
+Handle = TypeVar("Handle")
+
+
+class Attributes(NamedTuple):
+    """What ``stat`` tells of one file. Times are nanoseconds since 1970."""
+
+    ino: int
+    mode: int
+    """File type and permission bits, as ``st_mode``."""
+    size: int = 0
+    nlink: int = 1
+    uid: int = 0
+    gid: int = 0
+    rdev: int = 0
+    """Device number of a device node, in the kernel's 32-bit encoding of major and minor."""
+    blocks: int = 0
+    """Space taken, in units of 512 bytes."""
+    blksize: int = 4096
+    atime_ns: int = 0
+    mtime_ns: int = 0
+    ctime_ns: int = 0
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether this is a directory."""
+        return stat.S_ISDIR(self.mode)
+
+
+class Statx(NamedTuple):
+    """The answer to ``statx``: attributes, and what only statx can tell."""
+
+    attributes: Attributes
+    btime_ns: int | None = None
+    """Time of birth, or None where the file system does not know it."""
+    dev: int = 0
+    """Device number of the file system that holds the file, as ``st_dev``."""
+
+
+class Entry(NamedTuple, Generic[Node]):
+    """A name that was found or made: the node behind it and its attributes.
+
+    Each Entry a file system returns is one reference the guest now holds on ``node``.
+    """
+
+    node: Node
+    attributes: Attributes
+    generation: int = 0
+    """Tells files apart that had the same ``ino`` one after the other."""
+
+
+class Opened(NamedTuple, Generic[Handle]):
+    """An open file or directory."""
+
+    handle: Handle
+    """Anything; it comes back with each call on the open file until ``release``."""
+    flags: int = 0
+    """``FOPEN_*`` bits for the guest, ORed with what the share's cache policy says."""
+
+
+class DirEntry(NamedTuple):
+    """One name in a directory."""
+
+    name: bytes
+    ino: int
+    type: int
+    """File type bits only, as ``stat.S_IFMT(st_mode)``; 0 when unknown."""
+    offset: int
+    """Where the listing continues behind this name: the guest gives it back to ``readdir``. Never 0."""
+
+
+class StatFs(NamedTuple):
+    """What ``statvfs`` tells of a file system. Sizes are in blocks of ``frsize`` bytes."""
+
+    blocks: int
+    bfree: int
+    bavail: int
+    files: int
+    ffree: int
+    bsize: int = 4096
+    frsize: int = 4096
+    namelen: int = 255
+
+
+class Changes(NamedTuple):
+    """What ``setattr`` is to change; None leaves a field alone. Times are nanoseconds since 1970."""
+
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    size: int | None = None
+    atime_ns: int | None = None
+    mtime_ns: int | None = None
+    ctime_ns: int | None = None
+    kill_suidgid: bool = False
+    """The setuid bit, and setgid of an executable file, must go with this change."""
+
+
+class Context(NamedTuple):
+    """Who asks: the guest process behind a request."""
+
+    uid: int = 0
+    gid: int = 0
+    pid: int = 0
+    umask: int = 0
+    """Already taken off ``mode``; given for file systems with default ACLs."""

@@ -1,0 +1,229 @@
+"""A file system in memory: files, directories, links and fifos, up to a capacity. Touches nothing of the host.
+
+It is also the example: a file system is a class that overrides what it supports.
+"""
+
+import errno
+import os
+import stat
+import time
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple, NoReturn, TypeAlias
+
+import attrs
+
+from hdvkit_virtiofs.fuse.answers import (
+    Attributes,
+    Changes,
+    Context,
+    DirEntry,
+    Entry,
+    Opened,
+    StatFs,
+)
+from hdvkit_virtiofs.fuse.errors import FuseError
+from hdvkit_virtiofs.operations import Operations
+
+Tree: TypeAlias = Mapping[str, "bytes | Tree"]
+"""What a file system starts with: names to contents, or to more names."""
+
+RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
+
+_MAKEABLE = {stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK}
+
+
+class MemoryFileSystem(Operations[MemoryNode, None]):
+    """A small read-write file system, for one guest and as long as the process lives.
+
+    ``capacity`` bounds data and names together; beyond it the guest gets ENOSPC.
+
+    Raises:
+        FuseError: ENOSPC, ``tree`` is larger than ``capacity``.
+    """
+
+    def __init__(self, tree: Tree | None = None, *, capacity: int = 64 * 1024 * 1024) -> None:
+        self.capacity = capacity
+        self.used = 0
+        self._last_ino = 0
+        self._last_number = 0
+        self.root = self._node(stat.S_IFDIR | 0o755, Context())
+        self.root.links = 1
+        self._plant(self.root, tree or {})
+
+    def _plant(self, directory: MemoryNode, tree: Tree) -> None:
+        for name, content in tree.items():
+            if isinstance(content, Mapping):
+                node = self._tree.make(directory, os.fsencode(name), stat.S_IFDIR | 0o755, Context())
+                self._plant(node, content)
+            else:
+                node = self._tree.make(directory, os.fsencode(name), stat.S_IFREG | 0o644, Context())
+                self._tree.write(node, 0, content)
+
+    # Nodes and names
+
+    async def lookup(self, parent: MemoryNode, name: bytes, context: Context) -> Entry[MemoryNode]:
+        """Find a name."""
+        return self._entry(self._tree.find(parent, name))
+
+    def forget(self, node: MemoryNode) -> None:
+        """Let the data go if no name is left."""
+        node.referenced = False
+        self._tree.free_if_gone(node)
+
+    async def getattr(self, node: MemoryNode, handle: None, context: Context) -> Attributes:
+        """Tell the attributes."""
+        return node.attributes()
+
+    async def setattr(self, node: MemoryNode, changes: Changes, handle: None, context: Context) -> Attributes:
+        """Change size first: it alone can fail."""
+        if changes.size is not None:
+            if not stat.S_ISREG(node.mode):
+                refuse(errno.EISDIR if node.is_directory else errno.EINVAL)
+            self._tree.resize(node, changes.size)
+        if changes.mode is not None:
+            node.mode = stat.S_IFMT(node.mode) | stat.S_IMODE(changes.mode)
+        elif changes.kill_suidgid and not node.is_directory:
+            node.mode &= ~(stat.S_ISUID | (stat.S_ISGID if node.mode & stat.S_IXGRP else 0))
+        node.changed(content=changes.size is not None)
+        for field in ("uid", "gid", "atime_ns", "mtime_ns"):
+            value = getattr(changes, field)
+            if value is not None:
+                setattr(node, field, value)
+        return node.attributes()
+
+    async def readlink(self, node: MemoryNode, context: Context) -> bytes:
+        """Return the target of a link."""
+        if not stat.S_ISLNK(node.mode):
+            refuse(errno.EINVAL)
+        return bytes(node.data)
+
+    # Making and removing names
+
+    async def create(
+        self, parent: MemoryNode, name: bytes, mode: int, flags: int, context: Context
+    ) -> tuple[Entry[MemoryNode], Opened[None]]:
+        """Make the file unless it is there, then open it."""
+        if name not in parent.names:
+            node = self._tree.make(parent, name, stat.S_IFREG | stat.S_IMODE(mode), context)
+        elif flags & os.O_EXCL:
+            refuse(errno.EEXIST)
+        else:
+            node = self._tree.find(parent, name)
+        opened = await self.open(node, flags, context)
+        return self._entry(node), opened
+
+    async def mknod(self, parent: MemoryNode, name: bytes, mode: int, rdev: int, context: Context) -> Entry[MemoryNode]:
+        """Make a regular file, fifo or socket; the guest's kernel gives the last two their life."""
+        kind = stat.S_IFMT(mode) or stat.S_IFREG
+        if kind not in _MAKEABLE:
+            refuse(errno.EPERM)
+        return self._entry(self._tree.make(parent, name, kind | stat.S_IMODE(mode), context))
+
+    async def mkdir(self, parent: MemoryNode, name: bytes, mode: int, context: Context) -> Entry[MemoryNode]:
+        """Make a directory."""
+        return self._entry(self._tree.make(parent, name, stat.S_IFDIR | stat.S_IMODE(mode), context))
+
+    async def symlink(self, parent: MemoryNode, name: bytes, target: bytes, context: Context) -> Entry[MemoryNode]:
+        """Make a link; its target is its data."""
+        return self._entry(self._tree.make(parent, name, stat.S_IFLNK | 0o777, context, target))
+
+    async def link(self, node: MemoryNode, parent: MemoryNode, name: bytes, context: Context) -> Entry[MemoryNode]:
+        """Give a file one more name."""
+        if node.is_directory:
+            refuse(errno.EPERM)
+        if not node.links:
+            refuse(errno.ENOENT)
+        _must_be_free(parent, name)
+        self._charge(NAME_COST)
+        self._attach(parent, name, node)
+        return self._entry(node)
+
+    async def unlink(self, parent: MemoryNode, name: bytes, context: Context) -> None:
+        """Remove a name that is not a directory."""
+        if self._tree.find(parent, name).is_directory:
+            refuse(errno.EISDIR)
+        self._tree.remove(parent, name)
+
+    async def rmdir(self, parent: MemoryNode, name: bytes, context: Context) -> None:
+        """Remove an empty directory."""
+        node = self._tree.find(parent, name)
+        if not node.is_directory:
+            refuse(errno.ENOTDIR)
+        if node.names:
+            refuse(errno.ENOTEMPTY)
+        self._tree.remove(parent, name)
+
+    async def rename(
+        self,
+        parent: MemoryNode,
+        name: bytes,
+        new_parent: MemoryNode,
+        new_name: bytes,
+        flags: int,
+        context: Context,
+    ) -> None:
+        """Move a name, or with RENAME_EXCHANGE swap two."""
+        if flags not in (0, RENAME_NOREPLACE, RENAME_EXCHANGE):
+            refuse(errno.EINVAL)
+        node = self._tree.find(parent, name)
+        if flags == RENAME_EXCHANGE:
+            self._exchange(parent, name, new_parent, new_name)
+            return
+        number = None
+        if new_name in new_parent.names:
+            if flags == RENAME_NOREPLACE:
+                refuse(errno.EEXIST)
+            target, number = new_parent.names[new_name]
+            if target is node:
+                return  # two names of one file: POSIX leaves both
+            _must_be_replaceable(target, node)
+        else:
+            _must_be_free(new_parent, new_name)
+        _must_not_lie_within(new_parent, node)
+        if number is not None:
+            self._tree.remove(new_parent, new_name)
+        self._detach(parent, name)
+        self._attach(new_parent, new_name, node, number)
+
+    # Files
+
+    async def open(self, node: MemoryNode, flags: int, context: Context) -> Opened[None]:
+        """Keep nothing for an open file: the node is all there is."""
+        if not stat.S_ISREG(node.mode):
+            refuse(errno.EISDIR if node.is_directory else errno.ENXIO)
+        if flags & os.O_TRUNC:
+            self._tree.resize(node, 0)
+            node.changed()
+        return Opened(None)
+
+    async def read(self, node: MemoryNode, handle: None, offset: int, size: int, context: Context) -> bytes:
+        """Return what lies there."""
+        return bytes(memoryview(node.data)[offset : offset + size])
+
+    async def write(self, node: MemoryNode, handle: None, offset: int, data: bytes, context: Context) -> int:
+        """Write all, or nothing when space ends."""
+        self._tree.write(node, offset, data)
+        return len(data)
+
+    async def readdir(self, node: MemoryNode, handle: None, offset: int, context: Context) -> Iterable[DirEntry]:
+        """List names in the order of their numbers, so that any of them says where to go on."""
+        left = [(number, name, child) for name, (child, number) in node.names.items() if number > offset]
+        return [DirEntry(name, child.ino, stat.S_IFMT(child.mode), number) for number, name, child in sorted(left)]
+
+    async def statfs(self, node: MemoryNode, context: Context) -> StatFs:
+        """Tell the capacity and what is left of it."""
+        free = self.capacity - self.used
+        return StatFs(
+            blocks=self.capacity // BLOCK,
+            bfree=free // BLOCK,
+            bavail=free // BLOCK,
+            files=self.capacity // NAME_COST,
+            ffree=free // NAME_COST,
+        )
+
+    async def aclose(self) -> None:
+        """Nothing to free."""
+
+    def _entry(self, node: MemoryNode) -> Entry[MemoryNode]:
+        node.referenced = True
+        return Entry(node, node.attributes())

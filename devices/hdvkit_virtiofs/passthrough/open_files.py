@@ -1,0 +1,205 @@
+"""The half of a passthrough that lives from open to release: data, listings, and waiting for the disk."""
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterable, Sequence
+
+from hdvkit_virtiofs.fuse.answers import Context, DirEntry, Opened
+from hdvkit_virtiofs.operations import Operations
+from hdvkit_virtiofs.passthrough import _libc
+from hdvkit_virtiofs.passthrough.attributes import QUIET
+from hdvkit_virtiofs.passthrough.descriptors import Descriptors
+from hdvkit_virtiofs.passthrough.errors import answers_errno, refusal
+from hdvkit_virtiofs.passthrough.files import Directory, File, behind
+from hdvkit_virtiofs.passthrough.inodes import Inode
+from hdvkit_virtiofs.passthrough.workers import Workers
+
+INLINE_WRITE = 128 * 1024
+"""Larger writes go to a thread: copying takes about as long as the way there and back."""
+
+LARGEST_COPY = 64 * 1024 * 1024
+"""The most one ``copy_file_range`` copies; the guest asks again for the rest, and can be interrupted between."""
+
+# Everything else a guest may send is either settled by its own kernel (O_CREAT, O_EXCL, O_NOFOLLOW), wrong for
+# reads into pages we did not align (O_DIRECT), or refused to a user who is not the owner here (O_NOATIME).
+_KEPT_FLAGS = os.O_ACCMODE | os.O_APPEND | os.O_TRUNC | os.O_SYNC | os.O_DSYNC
+
+_NOT_OPENED = {stat.S_IFLNK: errno.ELOOP, stat.S_IFDIR: errno.EISDIR}
+
+_PUNCH_HOLE = 0x02 | 0x01  # FALLOC_FL_PUNCH_HOLE is only allowed with FALLOC_FL_KEEP_SIZE
+_ALLOCATIONS = {0, 0x01, _PUNCH_HOLE, 0x10, 0x10 | 0x01}  # 0x10 is FALLOC_FL_ZERO_RANGE
+
+
+class OpenFiles(Operations[Inode, File]):
+    """Operations on open files and directories. Knows how a descriptor is opened, not how a name is found."""
+
+    def __init__(self, descriptors: Descriptors, workers: Workers, writeback: bool) -> None:
+        self._descriptors = descriptors
+        self._workers = workers
+        self._writeback = writeback
+        self._files: set[File] = set()
+
+    @answers_errno
+    async def open(self, node: Inode, flags: int, context: Context) -> Opened[File]:
+        """Open the inode, under whatever name it is by now. Only regular files; others are never touched."""
+        return self._opened(self._reopen(node.descriptor, node.type, flags), flags)
+
+    @answers_errno
+    async def read_into(
+        self, node: Inode, handle: File, offset: int, views: Sequence[memoryview], context: Context
+    ) -> int:
+        """Read what the host has in memory at once, the rest in a thread."""
+        with handle:
+            done, ended = handle.read_cached(views, offset)
+            if ended:
+                return done
+            return done + await self._workers.run(handle.read, behind(views, done), offset + done)
+
+    @answers_errno
+    async def write_from(
+        self, node: Inode, handle: File, offset: int, views: Sequence[memoryview], context: Context
+    ) -> int:
+        """Write small requests at once, large and synchronous ones in a thread."""
+        with handle:
+            handle.dirty = True
+            if not handle.waits and sum(map(len, views)) <= INLINE_WRITE:
+                return handle.write(views, offset)
+            return await self._workers.run(handle.write, views, offset)
+
+    @answers_errno
+    async def flush(self, node: Inode, handle: File, context: Context) -> None:
+        """Let the host's file system tell what went wrong since the last flush."""
+        with handle:
+            if not handle.dirty:
+                return
+            handle.dirty = False
+            # File systems on a block device have nothing to do on close; those without one (major number 0)
+            # may be on the network and send everything now.
+            if os.major(node.key[0]):
+                handle.surface_errors()
+            else:
+                await self._workers.run(handle.surface_errors)
+
+    @answers_errno
+    async def fsync(self, node: Inode, handle: File, datasync: bool, context: Context) -> None:
+        """Wait for the disk in a thread."""
+        with handle:
+            await self._workers.run(os.fdatasync if datasync else os.fsync, handle.descriptor)
+
+    @answers_errno
+    async def release(self, node: Inode, handle: File) -> None:
+        """Close the file once nobody uses it."""
+        self._files.discard(handle)
+        handle.close()
+
+    @answers_errno
+    async def fallocate(self, node: Inode, handle: File, mode: int, offset: int, length: int, context: Context) -> None:
+        """Reserve, punch or zero; what shifts data around (collapse, insert) is EOPNOTSUPP."""
+        if mode not in _ALLOCATIONS:
+            raise refusal(errno.EOPNOTSUPP)
+        with handle:
+            await self._workers.run(_libc.fallocate, handle.descriptor, mode, offset, length)
+
+    @answers_errno
+    async def lseek(self, node: Inode, handle: File, offset: int, whence: int, context: Context) -> int:
+        """Find data or a hole; the guest keeps positions itself."""
+        if whence not in (os.SEEK_DATA, os.SEEK_HOLE):
+            raise refusal(errno.EINVAL)
+        with handle:
+            return os.lseek(handle.descriptor, offset, whence)
+
+    @answers_errno
+    async def copy_file_range(
+        self,
+        source: tuple[Inode, File, int],
+        target: tuple[Inode, File, int],
+        length: int,
+        flags: int,
+        context: Context,
+    ) -> int:
+        """Copy inside the host, by reference where its file system can."""
+        if flags:
+            raise refusal(errno.EINVAL)
+        (_, reader, read_at), (_, writer, write_at) = source, target
+        with reader, writer:
+            writer.dirty = True
+            return await self._workers.run(
+                os.copy_file_range,
+                reader.descriptor,
+                writer.descriptor,
+                min(length, LARGEST_COPY),
+                offset_src=read_at,
+                offset_dst=write_at,
+            )
+
+    # Directories
+
+    @answers_errno
+    async def opendir(self, node: Inode, flags: int, context: Context) -> Opened[File]:
+        """Open the directory; the first ``readdir`` lists it."""
+        descriptor = self._descriptors.open(".", os.O_RDONLY | os.O_DIRECTORY | QUIET, dir_fd=node.descriptor)
+        return self._kept(Directory(descriptor, self._descriptors))
+
+    @answers_errno
+    async def readdir(self, node: Inode, handle: File, offset: int, context: Context) -> Iterable[DirEntry]:
+        """List from a snapshot taken at offset 0, so that names come once whatever changes meanwhile."""
+        if not isinstance(handle, Directory):
+            raise refusal(errno.ENOTDIR)
+        with handle:
+            if not offset or not handle.is_listed:
+                ino = node.key[1]
+                # The parent of the root lies outside the share and is none of the guest's business.
+                above = ino if node is self.root else os.stat("..", dir_fd=handle.descriptor).st_ino
+                await handle.list_again(ino, above, self._workers)
+            return handle.entries_from(offset)
+
+    @answers_errno
+    async def releasedir(self, node: Inode, handle: File) -> None:
+        """Close the directory once nobody uses it."""
+        self._files.discard(handle)
+        handle.close()
+
+    @answers_errno
+    async def fsyncdir(self, node: Inode, handle: File, datasync: bool, context: Context) -> None:
+        """Wait for the disk in a thread."""
+        with handle:
+            await self._workers.run(os.fdatasync if datasync else os.fsync, handle.descriptor)
+
+    # Opening and closing
+
+    def _host_flags(self, flags: int) -> int:
+        """The guest's open flags as this host opens a file.
+
+        O_APPEND stays: Linux then puts each write at the end, wherever the guest believed the end to be, so
+        lines of two writers (another guest, a host process) never overwrite each other. The price: pages of a
+        shared mapping made from such a descriptor would go to the end too. With a writeback cache all writes
+        are pages: each must go to its offset, and the guest reads what surrounds a partial one.
+        """
+        flags &= _KEPT_FLAGS
+        if self._writeback:
+            flags &= ~os.O_APPEND
+            if flags & os.O_ACCMODE == os.O_WRONLY:
+                flags = flags & ~os.O_ACCMODE | os.O_RDWR
+        return flags | QUIET
+
+    def _reopen(self, descriptor: int, kind: int, flags: int) -> int:
+        if kind != stat.S_IFREG:
+            raise refusal(_NOT_OPENED.get(kind, errno.ENXIO))
+        return self._descriptors.reopen(descriptor, self._host_flags(flags))
+
+    def _opened(self, descriptor: int, flags: int) -> Opened[File]:
+        waits = bool(flags & (os.O_SYNC | os.O_DSYNC))
+        return self._kept(File(descriptor, self._descriptors, waits))
+
+    def _kept(self, file: File) -> Opened[File]:
+        self._files.add(file)
+        return Opened(file)
+
+    def _close_files(self) -> None:
+        """Close everything open; a call still running in a thread closes its file when it ends."""
+        for file in self._files:
+            with contextlib.suppress(OSError):
+                file.close()
+        self._files.clear()

@@ -1,0 +1,184 @@
+"""Guest-physical memory as leased memoryviews. No I/O: whoever maps the memory hands in a buffer.
+
+A lease is the right to touch one range of guest memory. Rings hold leases for their life, chains until they are
+completed. A range goes away (``unmap``) only when its last lease is back, so no view ever outlives its memory.
+
+Leases are taken and given back on one thread, the event loop's; the views may be used on any.
+"""
+
+from abc import ABC, abstractmethod
+from bisect import bisect_right
+from collections.abc import Callable
+from operator import attrgetter
+from threading import Lock
+from types import TracebackType
+
+from hdvkit.errors import GuestError, UsageError
+
+ADDRESS_SPACE = 1 << 64
+
+_fence = Lock()
+
+
+def barrier() -> None:
+    """Order memory: what this thread stored before is visible to the guest before it loads what follows.
+
+    The one place that does. Python has no fence of its own; taking a lock is an atomic read-modify-write, which
+    on x86 orders everything, and everywhere at least what stands before the release. Nobody ever waits for it.
+    """
+    with _fence:
+        pass
+
+
+def check_range(address: int, size: int) -> None:
+    """Raise GuestError unless ``size`` bytes from ``address`` are some bytes and do not wrap."""
+    if size <= 0 or address < 0 or address + size > ADDRESS_SPACE:
+        raise GuestError(f"{size} bytes at {address:#x} are no range of a 64-bit address space")
+
+
+class Lease:
+    """The right to one range of guest memory until ``release``; also a context manager giving the view."""
+
+    __slots__ = ("_back", "view")
+
+    def __init__(self, view: memoryview, back: Callable[[], None]) -> None:
+        self.view = view
+        self._back: Callable[[], None] | None = back
+
+    def release(self) -> None:
+        """Give the range back; the view raises ValueError from now on. Doing it twice is harmless."""
+        if self._back is not None:
+            back, self._back = self._back, None
+            self.view.release()
+            back()
+
+    def __enter__(self) -> memoryview:
+        return self.view
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+class Memory(ABC):
+    """Guest RAM, as rings and chains see it."""
+
+    @abstractmethod
+    def lease(self, address: int, size: int, *, writable: bool, coherent: bool = False) -> Lease:
+        """Lease ``size`` bytes at guest-physical ``address``.
+
+        A ``coherent`` lease shows at once what the other side stores; rings need that. Without it the view may
+        be a copy that reaches the guest with ``release``.
+
+        Raises:
+            GuestError: There is no such RAM, it may not be written, or the range crosses the end of a region.
+                MMIO is never RAM, so a device cannot be made to write into registers (its own or another's).
+            HostError: The platform has no more mappings to give, and the lease must be coherent.
+        """
+
+    @property
+    @abstractmethod
+    def leases(self) -> int:
+        """How many leases are out. 0 when nothing of the guest's memory is in use."""
+
+
+class Region:
+    """One mapped range of guest RAM."""
+
+    __slots__ = ("_idle", "address", "end", "leases", "view", "writable")
+
+    def __init__(self, address: int, buffer: memoryview, writable: bool) -> None:
+        self.address = address
+        self.view = buffer
+        self.end = address + len(buffer)
+        self.writable = writable
+        self.leases = 0
+        self._idle: Callable[[], None] | None = None
+
+    def lease(self, address: int, size: int) -> Lease:
+        """Lease a range that lies inside."""
+        self.leases += 1
+        start = address - self.address
+        return Lease(self.view[start : start + size], self._returned)
+
+    def retire(self, idle: Callable[[], None]) -> None:
+        """Call ``idle`` once, as soon as no lease is out: now or with the last return."""
+        self._idle = idle
+        if not self.leases:
+            self._end()
+
+    def _returned(self) -> None:
+        self.leases -= 1
+        if not self.leases and self._idle is not None:
+            self._end()
+
+    def _end(self) -> None:
+        idle, self._idle = self._idle, None
+        self.view = memoryview(b"")
+        if idle is not None:
+            idle()
+
+
+_ADDRESS = attrgetter("address")
+
+
+class RegionMemory(Memory):
+    """Guest RAM as a few large buffers that stay mapped: what ``sim`` and ``vfio-user`` offer."""
+
+    def __init__(self) -> None:
+        self._regions: list[Region] = []  # sorted by address, never overlapping
+        self._retiring: set[Region] = set()
+
+    def map(self, address: int, buffer: memoryview, *, writable: bool = True) -> None:
+        """Make ``buffer`` the RAM at ``address``.
+
+        Raises:
+            UsageError: The range wraps or overlaps one that is mapped.
+        """
+        region = Region(address, buffer.cast("B"), writable and not buffer.readonly)
+        if address < 0 or region.end > ADDRESS_SPACE or region.end == address:
+            raise UsageError(f"cannot map {len(buffer)} bytes at {address:#x}: no range of a 64-bit address space")
+        at = bisect_right(self._regions, address, key=_ADDRESS)
+        if (at and self._regions[at - 1].end > address) or (
+            at < len(self._regions) and self._regions[at].address < region.end
+        ):
+            raise UsageError(f"cannot map {address:#x}-{region.end:#x}: it overlaps a mapped region; unmap that first")
+        self._regions.insert(at, region)
+
+    def unmap(self, address: int, idle: Callable[[], None]) -> None:
+        """Take the region that starts at ``address`` away. No new leases from now on.
+
+        ``idle`` is called as soon as the last lease is back: only then may the caller unmap the buffer. Whoever
+        holds leases for long (a ring) must be told by the caller to let go.
+
+        Raises:
+            UsageError: No region starts there.
+        """
+        at = bisect_right(self._regions, address, key=_ADDRESS) - 1
+        if at < 0 or self._regions[at].address != address:
+            raise UsageError(f"cannot unmap {address:#x}: no mapped region starts there")
+        region = self._regions.pop(at)
+        self._retiring.add(region)
+
+        def ended() -> None:
+            self._retiring.discard(region)
+            idle()
+
+        region.retire(ended)
+
+    def lease(self, address: int, size: int, *, writable: bool, coherent: bool = False) -> Lease:
+        """Lease a range that lies inside one region; always coherent."""
+        check_range(address, size)
+        at = bisect_right(self._regions, address, key=_ADDRESS) - 1
+        if at < 0 or address + size > self._regions[at].end:
+            raise GuestError(f"{size} bytes at {address:#x} do not lie inside guest RAM")
+        region = self._regions[at]
+        if writable and not region.writable:
+            raise GuestError(f"{size} bytes at {address:#x} are to be written, but that memory is read-only")
+        return region.lease(address, size)
+
+    @property
+    def leases(self) -> int:
+        """How many leases are out, of regions being unmapped too."""
+        return sum(region.leases for region in self._regions) + sum(region.leases for region in self._retiring)

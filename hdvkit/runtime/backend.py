@@ -1,0 +1,90 @@
+"""The platform seam: what a host kind must offer so that devices run on it.
+
+Two classes. A :class:`Backend` is the connection to one virtual machine (or to whatever runs it); a :class:`Slot`
+is the place of one function in it. The simulated host is one implementation among others.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import TYPE_CHECKING, ClassVar
+
+from hdvkit.memory import Memory
+from hdvkit.pci.msix import Message
+
+if TYPE_CHECKING:
+    from hdvkit.runtime.doorbell import Doorbell
+    from hdvkit.runtime.function import Function
+
+
+class Removal(StrEnum):
+    """What became of a device that was to be removed. Either way it can reach nothing of the host any more."""
+
+    REMOVED = "removed"
+    """The guest has lost it."""
+    PARKED = "parked"
+    """The platform cannot take it from a running guest: it stays visible and answers with errors."""
+
+
+class Slot(ABC):
+    """The place of one function in the machine."""
+
+    memory: Memory
+    """The guest's RAM as this function may reach it."""
+
+    @property
+    def place(self) -> Mapping[str, str]:
+        """Where the guest's side finds the function, for events: ``socket``, ``instance_id``, ``slot``."""
+        return {}
+
+    @abstractmethod
+    async def attach(self) -> None:
+        """Make the function visible. Accesses may arrive before this returns.
+
+        Raises:
+            HostError: The platform refused; the slot is unusable.
+        """
+
+    @abstractmethod
+    async def detach(self) -> Removal:
+        """Take the function from the guest, or say that the platform cannot. Does not raise for a dead machine."""
+
+    @abstractmethod
+    def interrupt(self, message: Message) -> None:
+        """Send an interrupt; called from any thread, must not block or raise. INTX stands for the pin."""
+
+    def doorbell(self, doorbell: "Doorbell") -> bool:
+        """Arrange that writes of this kick ring the doorbell without a trip through ``Function.write``.
+
+        False when the platform refuses: the writes then arrive trapped and end in the same event.
+        """
+        return False
+
+    def dismiss(self, doorbell: "Doorbell") -> None:
+        """Undo ``doorbell``; also called for one that was refused."""
+        return
+
+
+class Backend(ABC):
+    """The connection to one machine. Its constructor's arguments are the options of the host kind."""
+
+    remapped: ClassVar[bool] = False
+    """The platform owns the MSI-X table: it is told vector numbers, and masks are its business."""
+    interrupt_pin: int = 0
+    """1 when the platform can deliver INTx."""
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Connect.
+
+        Raises:
+            HostError: The platform refused; ``aclose`` need not be called.
+        """
+
+    @abstractmethod
+    def slot(self, function: "Function") -> Slot:
+        """A place for one more function; nothing is visible before ``Slot.attach``."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Let go of the machine; every slot has been detached or is dead with it. Does not raise."""

@@ -1,0 +1,397 @@
+"""One attached PCI function: accesses from the platform's threads in, a device's coroutines on the loop.
+
+The platform calls ``read``, ``write`` and ``reset`` from any thread; everything else belongs to the loop's thread.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+
+from anyio.abc import TaskGroup
+
+from hdvkit.errors import GuestError, HostError, UsageError
+from hdvkit.observe import Event, EventKind, Observers
+from hdvkit.pci.config import Bar
+from hdvkit.pci.msix import Message
+from hdvkit.runtime.backend import Slot
+from hdvkit.runtime.device import VirtioDevice
+from hdvkit.runtime.doorbell import Doorbell
+from hdvkit.runtime.events import EventStream
+from hdvkit.runtime.queue import Queue, Turn
+from hdvkit.runtime.service import Service
+from hdvkit.runtime.stats import FunctionStats, QueueStats, State
+from hdvkit.virtio import (
+    Chain,
+    DeviceReset,
+    DriverFailed,
+    DriverReady,
+    Feature,
+    FeaturesRefused,
+    Kicked,
+    QueueEnabled,
+    QueueReset,
+    Transport,
+)
+from hdvkit.virtio import Event as TransportEvent
+from hdvkit.virtio.spec import DEVICE_FEATURE_BITS
+
+log = logging.getLogger("hdvkit.runtime")
+
+OFFERED = (
+    Feature.VERSION_1
+    | Feature.INDIRECT_DESC
+    | Feature.EVENT_IDX
+    | Feature.RING_PACKED
+    | Feature.NOTIFICATION_DATA
+    | Feature.RING_RESET
+    | Feature.ACCESS_PLATFORM
+)
+"""What ring and transport offer to every driver."""
+
+
+class Function:
+    """A device attached to a host: what ``host.add`` returns.
+
+    Wait for ``ready``, watch ``events``, ask ``stats``, give it to ``host.remove``.
+    """
+
+    slot: Slot
+
+    def __init__(
+        self,
+        device: VirtioDevice,
+        *,
+        name: str,
+        kind: str,
+        observers: Observers,
+        tasks: TaskGroup,
+        remapped: bool = False,
+        interrupt_pin: int = 0,
+    ) -> None:
+        self.device = device
+        self.name = name
+        self.kind = kind
+        self.state = State.ATTACHED
+        self.transport = _transport(device, remapped, interrupt_pin)
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._lock = threading.RLock()
+        self._names = tuple(device.queue_names)
+        self._service = Service(self._names, self, tasks, Turn(self._loop))
+        self._doorbells = [Doorbell(index, self._loop, self._waker(index)) for index in range(len(self._names))]
+        self._resetting = False
+        self._resets = 0
+        self._needs_resets = 0
+        self._observers = observers
+        self._streams: set[EventStream] = set()
+        self._changed = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Function {self.name!r} ({self.kind}), {self.state}>"
+
+    # What the platform calls, from any thread
+
+    def read(self, space: int, offset: int, size: int) -> bytes:
+        """A guest's read of a BAR, or of ``CONFIG``. Answered at once, never raises."""
+        with self._lock:
+            return self.transport.read(space, offset, size)
+
+    def write(self, space: int, offset: int, data: bytes) -> None:
+        """A guest's write to a BAR, or to ``CONFIG``. Returns at once, never raises."""
+        with self._lock:
+            events = self.transport.write(space, offset, data)
+        for event in events:
+            self._take(event)
+
+    def reset(self) -> None:
+        """The platform resets the function: power-on, FLR, a machine that went away."""
+        with self._lock:
+            events = self.transport.hard_reset()
+        for event in events:
+            self._take(event)
+
+    def memory_leaves(self, address: int, size: int) -> None:
+        """The platform takes guest memory away. A ring in it is lost; chains keep theirs until completed."""
+        self._on_loop(lambda: self._lose_memory(address, size))
+
+    # What the embedder calls
+
+    async def ready(self) -> None:
+        """Wait until the guest's driver is up.
+
+        Raises:
+            UsageError: The device was removed or its host closed, so it never will be.
+        """
+        while self.state is not State.READY:
+            if self.state.revoked:
+                raise UsageError(f"device {self.name!r} is {self.state}; it will not become ready")
+            await self._changed.wait()
+
+    def events(self) -> AsyncIterator[Event]:
+        """All that happens to the device from now on. Ends when it is removed or its host closed."""
+        stream = EventStream(self._streams.discard)
+        if self.state.over:
+            stream.end()
+        else:
+            self._streams.add(stream)
+        return stream
+
+    def stats(self) -> FunctionStats:
+        """A snapshot of the counters."""
+        return FunctionStats(
+            state=self.state,
+            queues=tuple(self._queue_stats(index) for index in range(len(self._names))),
+            resets=self._resets,
+            needs_resets=self._needs_resets,
+            dropped_accesses=self.transport.dropped,
+            leases=self.slot.memory.leases,
+        )
+
+    def config_changed(self) -> None:
+        """The device's ``config()`` says something else now: show it to the guest and tell its driver."""
+        with self._lock:
+            message = self.transport.change_config(self.device.config())
+        self._interrupt(message)
+
+    @property
+    def bars(self) -> Mapping[int, Bar]:
+        """The memory BARs by index, for a platform that places or maps them."""
+        return self.transport.config.bars
+
+    @property
+    def probe_words(self) -> tuple[int, ...]:
+        """The six constants by which some platforms size BARs instead of asking the registers."""
+        return self.transport.config.probe_words()
+
+    @property
+    def place(self) -> Mapping[str, str]:
+        """Where the guest's side finds the device, in the words of the host kind."""
+        return self.slot.place
+
+    # What the host calls
+
+    def announce(self, kind: EventKind, reason: str = "") -> None:
+        """Tell everybody who listens what has happened."""
+        event = Event(kind, self.name, self.kind, reason, dict(self.place))
+        for stream in tuple(self._streams):
+            stream.put(event)
+        self._observers.event(event)
+
+    async def revoke(self) -> None:
+        """From now on the guest gets errors only, and the device is closed. Nothing of the host stays reachable."""
+        if self.state.revoked:
+            return
+        self._set_state(State.PARKED)
+        await self._stop_serving()
+        if self.transport.running:
+            self._service.start_all()
+        try:
+            await self.device.aclose()
+        except Exception:
+            log.exception("device %s could not be closed cleanly", self.name)
+
+    async def end(self, state: State, kind: EventKind) -> None:
+        """The function is gone for good: let go of guest memory and tell the listeners."""
+        if self.state.over:
+            return
+        await self.revoke()
+        self._set_state(state)
+        self._service.close_all()
+        await self._stop_serving()
+        self.announce(kind)
+        for stream in tuple(self._streams):
+            stream.end()
+
+    # What the service calls
+
+    def serves(self, queue: Queue) -> Awaitable[None]:
+        """The device answers its queues until it is revoked; from then on refusals do."""
+        return self._refuse(queue) if self.state.revoked else self.device.serve(queue)
+
+    def serving(self, index: int, active: bool) -> None:
+        """A queue that is served wants its doorbell; refused ones arrive as trapped writes."""
+        if active:
+            self.slot.doorbell(self._doorbells[index])
+        else:
+            self.slot.dismiss(self._doorbells[index])
+
+    def signal(self, index: int) -> None:
+        """Interrupt the driver for a queue."""
+        with self._lock:
+            message = self.transport.signal_queue(index)
+        if message is not None:
+            self._service.counters[index].interrupts += 1
+            self.slot.interrupt(message)
+
+    def completed(self, queue: Queue, chain: Chain) -> None:
+        """A chain went back to the guest."""
+        if self._observers.watch_completed:
+            self._observers.completed(self.name, queue.name, chain.readable_size, chain.written)
+
+    def failed(self, reason: str) -> None:
+        """DEVICE_NEEDS_RESET: the rings are dead until the guest resets the device."""
+        self._needs_resets += 1
+        self._service.close_all()
+        with self._lock:
+            message = self.transport.needs_reset()
+        self._interrupt(message)
+        if not self.state.revoked:
+            self._set_state(State.NEEDS_RESET)
+            self.announce(EventKind.NEEDS_RESET, reason)
+
+    def settled(self) -> None:
+        """Finish the resets the guest waits for, once nothing of the old rings is left."""
+        self._notify()
+        if self._resetting:
+            if self._service.idle:
+                self._finish_reset()
+            return
+        for index, registers in enumerate(self.transport.common.queues):
+            if registers.resetting and self._service.let_go(index):
+                with self._lock:
+                    self.transport.common.queue_reset_done(index)
+
+    # Events of the transport
+
+    def _take(self, event: TransportEvent) -> None:
+        if isinstance(event, Kicked):
+            self._doorbells[event.index].ring()
+        elif isinstance(event, Message):
+            self.slot.interrupt(event)
+        else:
+            self._on_loop(lambda: self._control(event))
+
+    def _control(self, event: TransportEvent) -> None:
+        match event:
+            case QueueEnabled(index):
+                self._enable(index)
+            case QueueReset(index):
+                self._service.close(index)
+                self.settled()
+            case DriverReady():
+                self._driver_ready()
+            case DriverFailed():
+                self.announce(EventKind.DRIVER_FAILED, "the guest's driver set FAILED; its log says why")
+            case FeaturesRefused(reason):
+                self.announce(EventKind.FEATURES_REFUSED, reason)
+            case DeviceReset():
+                self._resetting = True
+                self._service.close_all()
+                self.settled()
+
+    def _enable(self, index: int) -> None:
+        registers = self.transport.common.queues[index]
+        if not registers.enabled:
+            return  # reset again before the loop came to it
+        try:
+            queue = self._service.build(
+                index, self.slot.memory, registers.addresses, registers.size, self.transport.features
+            )
+        except (GuestError, HostError) as error:
+            self.failed(f"queue {self._names[index]!r} cannot be enabled: {error}")
+            return
+        if self.transport.running:
+            self._service.start(queue)
+
+    def _driver_ready(self) -> None:
+        self._service.start_all()
+        if not self.state.revoked:
+            self._set_state(State.READY)
+            self.announce(EventKind.READY)
+
+    def _finish_reset(self) -> None:
+        self._resetting = False
+        self._resets += 1
+        if not self.state.revoked:
+            self._reset_device()
+        with self._lock:
+            self.transport.reset_done()
+        self.announce(EventKind.RESET)
+
+    def _reset_device(self) -> None:
+        self._set_state(State.ATTACHED)
+        try:
+            self.device.reset()
+        except Exception:
+            log.exception("device %s failed in reset()", self.name)
+
+    # Small things
+
+    async def _refuse(self, queue: Queue) -> None:
+        async for chain in queue:
+            with chain:
+                self.device.refuse(chain)
+
+    async def _stop_serving(self) -> None:
+        self._service.cancel_all()
+        while self._service.busy:
+            await self._changed.wait()
+
+    def _lose_memory(self, address: int, size: int) -> None:
+        for queue in tuple(self._service.queues.values()):
+            if queue.ring.touches(address, size):
+                self.failed(f"the guest took away the memory of queue {queue.name!r} at {address:#x}")
+                return
+
+    def _waker(self, index: int) -> Callable[[], None]:
+        def wake() -> None:
+            queue = self._service.queues.get(index)
+            if queue is not None:
+                queue.wake()
+
+        return wake
+
+    def _on_loop(self, call: Callable[[], None]) -> None:
+        if threading.get_ident() == self._thread:
+            call()
+            return
+        try:
+            self._loop.call_soon_threadsafe(call)
+        except RuntimeError:
+            return  # the loop is closed: the machine outlived us by a moment
+
+    def _interrupt(self, message: Message | None) -> None:
+        if message is not None:
+            self.slot.interrupt(message)
+
+    def _set_state(self, state: State) -> None:
+        self.state = state
+        self._notify()
+
+    def _notify(self) -> None:
+        """Wake everybody who waits for a change; whoever waits next waits for the next one."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _queue_stats(self, index: int) -> QueueStats:
+        counters = self._service.counters[index]
+        queue = self._service.queues.get(index)
+        return QueueStats(
+            name=self._names[index],
+            kicks=self._doorbells[index].kicks,
+            wakeups=counters.wakeups,
+            chains=counters.chains,
+            taken=counters.taken,
+            given=counters.given,
+            interrupts=counters.interrupts,
+            in_flight=queue.in_flight if queue else 0,
+            late=counters.late,
+        )
+
+
+def _transport(device: VirtioDevice, remapped: bool, interrupt_pin: int) -> Transport:
+    own = device.features
+    if own & ~DEVICE_FEATURE_BITS:
+        raise UsageError(
+            f"{type(device).__name__}.features is {own:#x}: only bits 0-23 and 50-63 belong to a device type"
+        )
+    return Transport(
+        device_type=int(device.device_type),
+        class_code=device.class_code,
+        features=OFFERED | Feature(own),
+        queue_sizes=[device.queue_size] * len(device.queue_names),
+        config=device.config(),
+        remapped=remapped,
+        interrupt_pin=interrupt_pin,
+    )

@@ -1,0 +1,146 @@
+"""A virtqueue as a device author sees it: an async iterator of chains.
+
+Iteration hides arming, the second look, sleeping, and taking turns with other devices.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import attrs
+
+from hdvkit.errors import GuestError
+from hdvkit.virtio.chain import Chain
+from hdvkit.virtio.ring import Ring
+from hdvkit.virtio.spec import Feature
+
+BUDGET = 64
+"""Chains that one device may take before others have their turn."""
+MAX_EMPTY_LOOKS = 16
+"""How often a ring may say "there is more" and have nothing, before its driver is taken for a liar."""
+
+
+class Turn:
+    """The budget of one device: so many chains, then everybody else on the loop goes first."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._left = BUDGET
+        self._refill: asyncio.Future[None] | None = None
+
+    def take(self) -> bool:
+        """Take one from the budget; False when the device has to wait for ``next``."""
+        if not self._left:
+            return False
+        self._left -= 1
+        return True
+
+    async def next(self) -> None:
+        """Wait until the others had their turn."""
+        if self._refill is None:
+            self._refill = self._loop.create_future()
+            self._loop.call_soon(self._begin)
+        await asyncio.shield(self._refill)
+
+    def _begin(self) -> None:
+        self._left = BUDGET
+        refill, self._refill = self._refill, None
+        if refill is not None and not refill.done():
+            refill.set_result(None)
+
+
+@attrs.define
+class QueueCounters:
+    """What one queue has done since its function was added, over all resets."""
+
+    chains: int = 0
+    taken: int = 0
+    given: int = 0
+    wakeups: int = 0
+    interrupts: int = 0
+    late: int = 0
+
+
+class Queue:
+    """One virtqueue, from enable to reset. Iterate it; each chain is yours until you complete it.
+
+    Raises (from iteration):
+        GuestError: The driver broke a rule. Let it pass: the device is then marked DEVICE_NEEDS_RESET.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        name: str,
+        ring: Ring,
+        features: Feature,
+        turn: Turn,
+        counters: QueueCounters,
+        signal: Callable[[int], None],
+        completed: Callable[["Queue", Chain], None],
+    ) -> None:
+        self.index = index
+        self.name = name
+        self.size = ring.size
+        self.features = features
+        """What the driver accepted, for a device whose answers depend on it."""
+        self.ring = ring
+        self.counters = counters
+        self._turn = turn
+        self._signal = signal
+        self._on_completed = completed
+        self._kicked = asyncio.Event()
+        ring.on_completed = self._completed
+
+    def __repr__(self) -> str:
+        return f"<Queue {self.index} {self.name!r} of {self.size}, {self.in_flight} in flight>"
+
+    @property
+    def in_flight(self) -> int:
+        """Chains that were taken and not yet completed."""
+        return self.ring.in_flight
+
+    def wake(self) -> None:
+        """The guest kicked."""
+        self._kicked.set()
+
+    def __aiter__(self) -> "Queue":
+        return self
+
+    async def __anext__(self) -> Chain:
+        for _ in range(MAX_EMPTY_LOOKS):
+            while not self._turn.take():
+                await self._turn.next()
+            if self.ring.closed:
+                raise StopAsyncIteration
+            chain = self.ring.pop()
+            if chain is not None:
+                return chain
+            self._kicked.clear()
+            if not self.ring.arm():
+                return await self._sleep()
+        raise GuestError(f"queue {self.name!r} announced buffers {MAX_EMPTY_LOOKS} times and had none")
+
+    async def _sleep(self) -> Chain:
+        """Wait for kicks until one brings a chain. Kicks for nothing are allowed; they cost one look each."""
+        while True:
+            await self._kicked.wait()
+            self.counters.wakeups += 1
+            if self.ring.closed:
+                raise StopAsyncIteration
+            self._kicked.clear()
+            chain = self.ring.pop()
+            if chain is not None:
+                self.ring.disarm()
+                return chain
+
+    def _completed(self, chain: Chain) -> None:
+        counters = self.counters
+        if self.ring.closed:
+            counters.late += 1
+        else:
+            counters.chains += 1
+            counters.taken += chain.readable_size
+            counters.given += chain.written
+            if self.ring.should_signal():
+                self._signal(self.index)
+        self._on_completed(self, chain)

@@ -1,0 +1,163 @@
+"""The rings of one function and the tasks that serve them: what lives from enable to reset. Loop thread only."""
+
+import logging
+from collections.abc import Awaitable, Sequence
+from typing import Protocol
+
+import anyio
+from anyio.abc import TaskGroup
+
+from hdvkit.errors import GuestError
+from hdvkit.memory import Memory
+from hdvkit.runtime.queue import Queue, QueueCounters, Turn
+from hdvkit.virtio import Chain, Feature, PackedRing, RingAddresses, SplitRing
+
+log = logging.getLogger("hdvkit.runtime")
+
+
+class Owner(Protocol):
+    """What a service needs of its function."""
+
+    def serves(self, queue: Queue) -> Awaitable[None]:
+        """The coroutine that answers a queue now."""
+        ...
+
+    def serving(self, index: int, active: bool) -> None:
+        """A queue begins to be served, or ends."""
+        ...
+
+    def signal(self, index: int) -> None:
+        """The driver wants an interrupt for a queue."""
+        ...
+
+    def completed(self, queue: Queue, chain: Chain) -> None:
+        """A chain went back to the guest."""
+        ...
+
+    def failed(self, reason: str) -> None:
+        """The device cannot go on until the guest resets it."""
+        ...
+
+    def settled(self) -> None:
+        """A task ended or the last chain of a closed ring came back: look whether a reset is complete."""
+        ...
+
+
+class Service:
+    """Builds rings, serves them, and lets go of them without losing count of what is still out."""
+
+    def __init__(self, names: Sequence[str], owner: Owner, tasks: TaskGroup, turn: Turn) -> None:
+        self.queues: dict[int, Queue] = {}
+        """Enabled queues by index."""
+        self.counters = [QueueCounters() for _ in names]
+        self._names = names
+        self._owner = owner
+        self._tasks = tasks
+        self._turn = turn
+        self._scopes: dict[int, anyio.CancelScope] = {}
+        self._draining: set[Queue] = set()
+
+    def build(self, index: int, memory: Memory, addresses: RingAddresses, size: int, features: Feature) -> Queue:
+        """Build the ring of an enabled queue.
+
+        Raises:
+            GuestError: Its place or size breaks a rule.
+            HostError: The platform cannot map it.
+        """
+        kind = PackedRing if features & Feature.RING_PACKED else SplitRing
+        queue = Queue(
+            index,
+            self._names[index],
+            kind(memory, addresses, size, features),
+            features,
+            self._turn,
+            self.counters[index],
+            self._owner.signal,
+            self._completed,
+        )
+        self.queues[index] = queue
+        return queue
+
+    def start(self, queue: Queue) -> None:
+        """Serve a queue, unless that is being done."""
+        if queue.index not in self._scopes:
+            scope = self._scopes[queue.index] = anyio.CancelScope()
+            self._owner.serving(queue.index, active=True)
+            self._tasks.start_soon(self._serve, queue, scope, name=f"serve {queue.name}")
+
+    def start_all(self) -> None:
+        """Serve every enabled queue."""
+        for queue in tuple(self.queues.values()):
+            self.start(queue)
+
+    def cancel_all(self) -> None:
+        """Stop serving; the rings stay. Wait until ``busy`` is false."""
+        for scope in tuple(self._scopes.values()):
+            scope.cancel()
+
+    def close(self, index: int) -> None:
+        """The ring is lost: its memory is let go of as soon as the last chain is back."""
+        queue = self.queues.pop(index, None)
+        if queue is None:
+            return
+        queue.ring.close()
+        queue.wake()
+        if queue.in_flight:
+            self._draining.add(queue)
+        if scope := self._scopes.get(index):
+            scope.cancel()
+
+    def close_all(self) -> None:
+        """All rings are lost."""
+        for index in tuple(self.queues):
+            self.close(index)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a task serves a queue."""
+        return bool(self._scopes)
+
+    @property
+    def idle(self) -> bool:
+        """Whether no task and no chain of a closed ring is left."""
+        return not self._scopes and not self._draining
+
+    def let_go(self, index: int) -> bool:
+        """Whether nothing of a closed queue is left."""
+        return index not in self._scopes and all(queue.index != index for queue in self._draining)
+
+    async def _serve(self, queue: Queue, scope: anyio.CancelScope) -> None:
+        try:
+            with scope:
+                await self._owner.serves(queue)
+        except Exception as error:
+            self._blame(queue, error)
+        finally:
+            del self._scopes[queue.index]
+            self._owner.serving(queue.index, active=False)
+            self._owner.settled()
+
+    def _blame(self, queue: Queue, error: Exception) -> None:
+        """A serve task failed: its device is marked, nobody else notices."""
+        if queue.ring.closed:
+            return  # the guest took the queue away while the device was busy with it
+        cause = _first(error)
+        if isinstance(cause, GuestError):
+            self._owner.failed(f"queue {queue.name!r}: {cause}")
+        else:
+            log.error("serve(%r) failed; its device needs a reset", queue.name, exc_info=error)
+            self._owner.failed(f"queue {queue.name!r}: the device failed with {cause!r}")
+
+    def _completed(self, queue: Queue, chain: Chain) -> None:
+        self._owner.completed(queue, chain)
+        if queue in self._draining and not queue.in_flight:
+            self._draining.discard(queue)
+            self._owner.settled()
+
+
+def _first(error: BaseException) -> BaseException:
+    """The failure inside groups of failures; blame goes to the guest where it was the guest's."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    leaves = [_first(one) for one in error.exceptions]
+    return next((leaf for leaf in leaves if isinstance(leaf, GuestError)), leaves[0])
