@@ -131,7 +131,7 @@ def _is_textless(kind: Any) -> bool:
     """Whether cattrs would read text as ``kind`` in a way that nobody who writes an option means."""
     return (
         isinstance(kind, str)
-        or kind in (bytes, None, NoneType)
+        or kind in (None, NoneType)
         or get_origin(kind) in _MAPPINGS
         or kind is dict
         or attrs.has(kind)
@@ -211,7 +211,7 @@ def _make_sequence(given: str | Collection[object], kind: Any) -> Any:
 
 
 def _no_text(text: str, kind: Any) -> NoReturn:
-    raise ValueError(f"give a {type_name(kind)} from Python")
+    raise ValueError(f"only Python code can give {type_name(kind)}")
 
 
 def _join(items: Sequence[str]) -> str:
@@ -228,6 +228,7 @@ def _new_converter() -> cattrs.Converter:
     made.register_structure_hook_func(_is_enum, _make_enum)
     made.register_structure_hook_func(_is_sequence, _make_sequence)
     made.register_structure_hook_func(_is_union, _make_union)
+    made.register_structure_hook(bytes, _no_text)
     made.register_structure_hook(bool, _make_bool)
     made.register_structure_hook(int, _make_int)
     return made

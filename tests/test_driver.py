@@ -652,6 +652,14 @@ async def test_needs_reset_fails_what_waits() -> None:
     with pytest.raises(DriverError, match="NEEDS_RESET"):
         await task
     assert calls == [1]
+    with pytest.raises(DriverError, match="status is 0x4f"):
+        await driver.reset_queue(0)
+    driver.queues[0].begin()
+    with pytest.raises(DriverError, match="NEEDS_RESET"):
+        driver.queues[0].post([b"x"], [])
+    await driver.probe()
+    await driver.start()
+    driver.queues[0].post([b"x"], [])
 
 
 async def test_queue_reset_gives_fresh_rings_and_the_vector_again() -> None:

@@ -99,9 +99,8 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
     folder = tmp_path_factory.mktemp("layouts")
     lines = "".join(f'printf("{key} %zu\\n", {value});\n' for key, value in asked.items())
     source = folder / "places.c"
-    source.write_text(
-        f"#include <stdio.h>\n#include <stddef.h>\n#include <linux/fuse.h>\n#include <linux/stat.h>\nint main(void) {{\n{lines}}}\n"
-    )
+    headers = "".join(f"#include <{name}>\n" for name in ("stdio.h", "stddef.h", "linux/fuse.h", "linux/stat.h"))
+    source.write_text(f"{headers}int main(void) {{\n{lines}}}\n")
     subprocess.run([COMPILER, "-o", folder / "places", source], check=True)
     printed = subprocess.run([folder / "places"], check=True, capture_output=True, text=True).stdout
     return {key: int(value) for key, value in (line.split() for line in printed.splitlines())}

@@ -24,6 +24,8 @@ Tag = NewType("Tag", str)
 
 
 class Cache(enum.Enum):
+    """A choice whose values are not its names."""
+
     AUTO = "auto"
     NEVER = "never-ever"
 
@@ -38,6 +40,8 @@ def seconds(text: str | float) -> float:
 
 @attrs.define
 class Share:
+    """One option of every sort."""
+
     tag: Tag = attrs.field(metadata={"help": "how the guest names it"})
     source: Path | Operations
     limit: int = attrs.field(default=65536, validator=attrs.validators.gt(0))
@@ -181,11 +185,11 @@ def test_text_of_a_type(kind: Any, text: str, expected: object) -> None:
         (Literal["a", "b"], "c", "write one of a|b"),
         (tuple[int, int], "1", "give 2 items"),
         (list[int], "1;x", "write digits"),
-        (Operations, "x", "give a Operations from Python"),
-        (dict[str, int], "x", "from Python"),
-        (bytes, "x", "from Python"),
-        (Share, "x", "give a Share from Python"),
-        ("Unknown", "x", "give a Unknown from Python"),
+        (Operations, "x", "only Python code can give Operations"),
+        (dict[str, int], "x", "only Python code"),
+        (bytes, "x", "only Python code"),
+        (Share, "x", "only Python code can give Share"),
+        ("Unknown", "x", "only Python code can give Unknown"),
     ],
 )
 def test_text_that_does_not_fit(kind: Any, text: str, message: str) -> None:
@@ -230,17 +234,17 @@ def test_an_unknown_option_is_answered_with_the_known_ones() -> None:
 
 
 def test_what_is_missing_is_named() -> None:
-    with pytest.raises(UsageError, match="^device share needs tag=<text> and source=<path or Operations>$"):
+    with pytest.raises(UsageError, match=r"^device share needs tag=<text> and source=<path or Operations>$"):
         options.build(Share, {}, "device share")
 
 
 def test_what_a_validator_refuses_is_told_with_name_value_and_cause() -> None:
-    with pytest.raises(UsageError, match="^option 'limit' of device share cannot be '-1': 'limit' must be > 0: -1$"):
+    with pytest.raises(UsageError, match=r"^option 'limit' of device share cannot be '-1': 'limit' must be > 0: -1$"):
         share(limit="-1")
 
 
 def test_what_a_converter_refuses_is_told_with_name_value_and_cause() -> None:
-    with pytest.raises(UsageError, match="^option 'timeout' of device share cannot be 'soon': could not convert"):
+    with pytest.raises(UsageError, match=r"^option 'timeout' of device share cannot be 'soon': could not convert"):
         share(timeout="soon")
 
 
@@ -265,7 +269,7 @@ def test_a_rule_over_several_options_blames_the_whole() -> None:
             if self.low > self.high:
                 raise ValueError(f"low={self.low} lies above high={self.high}")
 
-    with pytest.raises(UsageError, match="^device range: low=2 lies above high=1$") as caught:
+    with pytest.raises(UsageError, match=r"^device range: low=2 lies above high=1$") as caught:
         options.build(Range, {"low": "2", "high": "1"}, "device range")
     assert isinstance(caught.value.__cause__, ValueError)
 
@@ -280,18 +284,22 @@ def test_the_operating_system_may_refuse_an_option_and_the_platform_is_passed_on
     class Folder:
         path: str = attrs.field(validator=refuse)
 
-    with pytest.raises(UsageError, match="option 'path' of folder cannot be '/x': .*No such file"):
+    with pytest.raises(UsageError, match=r"option 'path' of folder cannot be '/x': .*No such file"):
         options.build(Folder, {"path": "/x"}, "folder")
     with pytest.raises(HostError):
         options.build(Folder, {"path": "host"}, "folder")
 
 
 class Plain:
+    """A constructor with parameters that cannot be options."""
+
     def __init__(self, directory: Path, /, *names: str, size: "int" = 4, later: "Unknown | None" = None) -> None:
         raise AssertionError("never called")
 
 
 class Socket:
+    """A schema without attrs."""
+
     def __init__(self, directory: Path, *, size: "int" = 4, later: "Unknown | None" = None, **_: object) -> None:
         self.given = (directory, size, later)
 
@@ -303,7 +311,10 @@ def make_socket(directory: Path, size: int = 4) -> tuple[Path, int]:
 
 
 class Maker:
+    """An object as factory."""
+
     def __call__(self, size: int) -> int:
+        """The size."""
         return size
 
 
@@ -313,14 +324,14 @@ def test_classes_and_functions_without_attrs_are_schemas_too() -> None:
     assert options.build(functools.partial(make_socket, size=3), {"directory": "/run"}) == (Path("/run"), 3)
     assert options.build(Maker(), {"size": "2"}) == 2
     assert [option.name for option in options.describe(Plain)] == ["size", "later"]
-    with pytest.raises(UsageError, match="^host x: size is -1$"):
+    with pytest.raises(UsageError, match=r"^host x: size is -1$"):
         options.build(make_socket, {"directory": "/run", "size": "-1"}, "host x")
 
 
 def test_a_type_only_checkers_know_takes_any_value_but_no_text() -> None:
     later = Operations()
     assert options.build(Socket, {"directory": Path("/run"), "later": later}).given[2] is later
-    with pytest.raises(UsageError, match="give a Unknown | None from Python"):
+    with pytest.raises(UsageError, match=r"only Python code can give Unknown \| None"):
         options.build(Socket, {"directory": "/run", "later": "x"})
 
 

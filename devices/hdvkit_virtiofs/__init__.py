@@ -1,1 +1,35 @@
-"""."""
+"""virtio-fs: a directory of the host, or any file system written as a class, mounted by a stock Linux guest."""
+
+from hdvkit_virtiofs.cache import Cache
+from hdvkit_virtiofs.device import VirtioFs
+from hdvkit_virtiofs.fuse import (
+    Attributes,
+    Changes,
+    Context,
+    DirEntry,
+    Entry,
+    FuseError,
+    Opened,
+    StatFs,
+    Statx,
+)
+from hdvkit_virtiofs.memory import MemoryFileSystem
+from hdvkit_virtiofs.operations import Operations
+from hdvkit_virtiofs.passthrough import Passthrough
+
+__all__ = [
+    "Attributes",
+    "Cache",
+    "Changes",
+    "Context",
+    "DirEntry",
+    "Entry",
+    "FuseError",
+    "MemoryFileSystem",
+    "Opened",
+    "Operations",
+    "Passthrough",
+    "StatFs",
+    "Statx",
+    "VirtioFs",
+]

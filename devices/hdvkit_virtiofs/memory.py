@@ -6,11 +6,8 @@ It is also the example: a file system is a class that overrides what it supports
 import errno
 import os
 import stat
-import time
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple, NoReturn, TypeAlias
-
-import attrs
+from typing import TypeAlias
 
 from hdvkit_virtiofs.fuse.answers import (
     Attributes,
@@ -21,12 +18,14 @@ from hdvkit_virtiofs.fuse.answers import (
     Opened,
     StatFs,
 )
-from hdvkit_virtiofs.fuse.errors import FuseError
+from hdvkit_virtiofs.memory_tree import BLOCK, NAME_COST, MemoryNode, MemoryTree, refuse
 from hdvkit_virtiofs.operations import Operations
 
 Tree: TypeAlias = Mapping[str, "bytes | Tree"]
 """What a file system starts with: names to contents, or to more names."""
 
+# Linux's values, as the guest sends them; those in ``os`` are the host's.
+O_EXCL, O_TRUNC = 0o200, 0o1000
 RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
 
 _MAKEABLE = {stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK}
@@ -42,12 +41,8 @@ class MemoryFileSystem(Operations[MemoryNode, None]):
     """
 
     def __init__(self, tree: Tree | None = None, *, capacity: int = 64 * 1024 * 1024) -> None:
-        self.capacity = capacity
-        self.used = 0
-        self._last_ino = 0
-        self._last_number = 0
-        self.root = self._node(stat.S_IFDIR | 0o755, Context())
-        self.root.links = 1
+        self._tree = MemoryTree(capacity)
+        self.root = self._tree.root
         self._plant(self.root, tree or {})
 
     def _plant(self, directory: MemoryNode, tree: Tree) -> None:
@@ -105,7 +100,7 @@ class MemoryFileSystem(Operations[MemoryNode, None]):
         """Make the file unless it is there, then open it."""
         if name not in parent.names:
             node = self._tree.make(parent, name, stat.S_IFREG | stat.S_IMODE(mode), context)
-        elif flags & os.O_EXCL:
+        elif flags & O_EXCL:
             refuse(errno.EEXIST)
         else:
             node = self._tree.find(parent, name)
@@ -129,13 +124,7 @@ class MemoryFileSystem(Operations[MemoryNode, None]):
 
     async def link(self, node: MemoryNode, parent: MemoryNode, name: bytes, context: Context) -> Entry[MemoryNode]:
         """Give a file one more name."""
-        if node.is_directory:
-            refuse(errno.EPERM)
-        if not node.links:
-            refuse(errno.ENOENT)
-        _must_be_free(parent, name)
-        self._charge(NAME_COST)
-        self._attach(parent, name, node)
+        self._tree.link(node, parent, name)
         return self._entry(node)
 
     async def unlink(self, parent: MemoryNode, name: bytes, context: Context) -> None:
@@ -163,27 +152,12 @@ class MemoryFileSystem(Operations[MemoryNode, None]):
         context: Context,
     ) -> None:
         """Move a name, or with RENAME_EXCHANGE swap two."""
-        if flags not in (0, RENAME_NOREPLACE, RENAME_EXCHANGE):
-            refuse(errno.EINVAL)
-        node = self._tree.find(parent, name)
         if flags == RENAME_EXCHANGE:
-            self._exchange(parent, name, new_parent, new_name)
-            return
-        number = None
-        if new_name in new_parent.names:
-            if flags == RENAME_NOREPLACE:
-                refuse(errno.EEXIST)
-            target, number = new_parent.names[new_name]
-            if target is node:
-                return  # two names of one file: POSIX leaves both
-            _must_be_replaceable(target, node)
+            self._tree.exchange(parent, name, new_parent, new_name)
+        elif flags in (0, RENAME_NOREPLACE):
+            self._tree.move(parent, name, new_parent, new_name, replace=not flags)
         else:
-            _must_be_free(new_parent, new_name)
-        _must_not_lie_within(new_parent, node)
-        if number is not None:
-            self._tree.remove(new_parent, new_name)
-        self._detach(parent, name)
-        self._attach(new_parent, new_name, node, number)
+            refuse(errno.EINVAL)
 
     # Files
 
@@ -191,7 +165,7 @@ class MemoryFileSystem(Operations[MemoryNode, None]):
         """Keep nothing for an open file: the node is all there is."""
         if not stat.S_ISREG(node.mode):
             refuse(errno.EISDIR if node.is_directory else errno.ENXIO)
-        if flags & os.O_TRUNC:
+        if flags & O_TRUNC:
             self._tree.resize(node, 0)
             node.changed()
         return Opened(None)
@@ -212,17 +186,14 @@ class MemoryFileSystem(Operations[MemoryNode, None]):
 
     async def statfs(self, node: MemoryNode, context: Context) -> StatFs:
         """Tell the capacity and what is left of it."""
-        free = self.capacity - self.used
+        free = self._tree.capacity - self._tree.used
         return StatFs(
-            blocks=self.capacity // BLOCK,
+            blocks=self._tree.capacity // BLOCK,
             bfree=free // BLOCK,
             bavail=free // BLOCK,
-            files=self.capacity // NAME_COST,
+            files=self._tree.capacity // NAME_COST,
             ffree=free // NAME_COST,
         )
-
-    async def aclose(self) -> None:
-        """Nothing to free."""
 
     def _entry(self, node: MemoryNode) -> Entry[MemoryNode]:
         node.referenced = True

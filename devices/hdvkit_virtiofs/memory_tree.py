@@ -92,11 +92,8 @@ class MemoryTree:
         self.root = self._node(stat.S_IFDIR | 0o755, Context())
         self.root.links = 1
 
-    def _node(self, mode: int, context: Context) -> MemoryNode:
-        self._last_ino += 1
-        return MemoryNode(self._last_ino, mode, context.uid, context.gid)
-
     def find(self, directory: MemoryNode, name: bytes) -> MemoryNode:
+        """Return what ``name`` stands for."""
         if not directory.is_directory:
             refuse(errno.ENOTDIR)
         if name not in directory.names:
@@ -104,6 +101,7 @@ class MemoryTree:
         return directory.names[name].node
 
     def make(self, parent: MemoryNode, name: bytes, mode: int, context: Context, data: bytes = b"") -> MemoryNode:
+        """Make a node with its first name, for the caller in ``context``."""
         _must_be_free(parent, name)
         self._charge(NAME_COST + len(data))
         node = self._node(mode, context)
@@ -113,6 +111,76 @@ class MemoryTree:
             node.mode |= stat.S_ISGID if node.is_directory else 0
         self._attach(parent, name, node)
         return node
+
+    def link(self, node: MemoryNode, directory: MemoryNode, name: bytes) -> None:
+        """Give a node that is not a directory one more name."""
+        if node.is_directory:
+            refuse(errno.EPERM)
+        if not node.links:
+            refuse(errno.ENOENT)
+        _must_be_free(directory, name)
+        self._charge(NAME_COST)
+        self._attach(directory, name, node)
+
+    def remove(self, directory: MemoryNode, name: bytes) -> None:
+        """Take a name away, and the data with the last one unless the guest still refers to it."""
+        node = self._detach(directory, name).node
+        self.used -= NAME_COST
+        self.free_if_gone(node)
+
+    def move(self, parent: MemoryNode, name: bytes, new_parent: MemoryNode, new_name: bytes, *, replace: bool) -> None:
+        """Move a name; with ``replace`` onto one that is taken."""
+        node = self.find(parent, name)
+        number = None
+        if replace and new_name in new_parent.names:
+            target, number = new_parent.names[new_name]
+            if target is node:
+                return  # two names of one file: POSIX leaves both
+            _must_be_replaceable(target, node)
+        else:
+            _must_be_free(new_parent, new_name)
+        _must_not_lie_within(new_parent, node)
+        if number is not None:
+            self.remove(new_parent, new_name)
+        self._detach(parent, name)
+        self._attach(new_parent, new_name, node, number)
+
+    def exchange(self, parent: MemoryNode, name: bytes, new_parent: MemoryNode, new_name: bytes) -> None:
+        """Let two names change places."""
+        node, other = self.find(parent, name), self.find(new_parent, new_name)
+        if node is other:
+            return
+        _must_not_lie_within(new_parent, node)
+        _must_not_lie_within(parent, other)
+        first, second = self._detach(parent, name), self._detach(new_parent, new_name)
+        self._attach(parent, name, other, first.number)
+        self._attach(new_parent, new_name, node, second.number)
+
+    def free_if_gone(self, node: MemoryNode) -> None:
+        """Give the data's space back when neither a name nor the guest refers to it."""
+        if not node.links and not node.referenced:
+            self.resize(node, 0)
+
+    def resize(self, node: MemoryNode, size: int) -> None:
+        """Cut or extend the data. Holes count: they take memory as well."""
+        growth = size - len(node.data)
+        self._charge(growth)
+        if growth > 0:
+            node.data.extend(bytes(growth))
+        else:
+            del node.data[size:]
+
+    def write(self, node: MemoryNode, offset: int, data: bytes) -> None:
+        """Put ``data`` at ``offset``, with zeros before it where the file was shorter."""
+        end = offset + len(data)
+        if end > len(node.data):
+            self.resize(node, end)
+        node.data[offset:end] = data
+        node.changed()
+
+    def _node(self, mode: int, context: Context) -> MemoryNode:
+        self._last_ino += 1
+        return MemoryNode(self._last_ino, mode, context.uid, context.gid)
 
     def _attach(self, directory: MemoryNode, name: bytes, node: MemoryNode, number: int | None = None) -> None:
         """Put a name into a directory. A name that replaces another keeps its number in running listings."""
@@ -136,48 +204,14 @@ class MemoryTree:
         directory.changed()
         return taken
 
-    def remove(self, directory: MemoryNode, name: bytes) -> None:
-        node = self._detach(directory, name).node
-        self.used -= NAME_COST
-        self.free_if_gone(node)
-
-    def exchange(self, parent: MemoryNode, name: bytes, new_parent: MemoryNode, new_name: bytes) -> None:
-        node, other = self.find(parent, name), self.find(new_parent, new_name)
-        if node is other:
-            return
-        _must_not_lie_within(new_parent, node)
-        _must_not_lie_within(parent, other)
-        first, second = self._detach(parent, name), self._detach(new_parent, new_name)
-        self._attach(parent, name, other, first.number)
-        self._attach(new_parent, new_name, node, second.number)
-
     def _charge(self, size: int) -> None:
         if self.used + size > self.capacity:
             refuse(errno.ENOSPC)
         self.used += size
 
-    def free_if_gone(self, node: MemoryNode) -> None:
-        if not node.links and not node.referenced:
-            self.resize(node, 0)
-
-    def resize(self, node: MemoryNode, size: int) -> None:
-        """Holes count as data: they take memory as well."""
-        growth = size - len(node.data)
-        self._charge(growth)
-        if growth > 0:
-            node.data.extend(bytes(growth))
-        else:
-            del node.data[size:]
-
-    def write(self, node: MemoryNode, offset: int, data: bytes) -> None:
-        end = offset + len(data)
-        if end > len(node.data):
-            self.resize(node, end)
-        node.data[offset:end] = data
-        node.changed()
-
 
 def refuse(code: int) -> NoReturn:
+    """Answer the guest with an errno."""
     raise FuseError(code)
 
 

@@ -65,9 +65,7 @@ class Operations(Generic[Node, Handle]):
         """Tell the attributes of ``node``; ``handle`` is given when the guest asks by an open file."""
         _unsupported()
 
-    async def setattr(
-        self, node: Node, changes: Changes, handle: Handle | None, context: Context
-    ) -> Attributes:
+    async def setattr(self, node: Node, changes: Changes, handle: Handle | None, context: Context) -> Attributes:
         """Change what ``changes`` names, all or nothing, and return the attributes that result."""
         _unsupported()
 
@@ -94,9 +92,7 @@ class Operations(Generic[Node, Handle]):
         """
         _unsupported()
 
-    async def mknod(
-        self, parent: Node, name: bytes, mode: int, rdev: int, context: Context
-    ) -> Entry[Node]:
+    async def mknod(self, parent: Node, name: bytes, mode: int, rdev: int, context: Context) -> Entry[Node]:
         """Make a regular file, fifo, socket or device node, as the type bits of ``mode`` say."""
         _unsupported()
 
@@ -210,9 +206,7 @@ class Operations(Generic[Node, Handle]):
         """Open a directory. ENOSYS is fine: then ``readdir`` gets None as its handle."""
         _unsupported()
 
-    async def readdir(
-        self, node: Node, handle: Handle, offset: int, context: Context
-    ) -> Iterable[DirEntry]:
+    async def readdir(self, node: Node, handle: Handle, offset: int, context: Context) -> Iterable[DirEntry]:
         """List the names from ``offset`` on: 0, or the ``offset`` of the last entry the guest has seen.
 
         The device takes as many entries as fit into the guest's buffer and looks each up itself when the guest

@@ -58,8 +58,11 @@ class VirtioDevice:
         The runtime completes the chain. By default the guest gets an empty answer.
         """
 
-    def reset(self) -> None:
-        """The guest reset the device; ``serve`` has ended everywhere. Forget what the guest told you."""
+    async def reset(self) -> None:
+        """The guest reset the device; ``serve`` has ended everywhere. Forget what the guest told you.
+
+        The guest waits until this returns.
+        """
 
     async def aclose(self) -> None:
         """The device was removed or its host closed. Free everything; called once, ``serve`` has ended."""

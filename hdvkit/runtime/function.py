@@ -78,9 +78,11 @@ class Function:
         self._thread = threading.get_ident()
         self._lock = threading.RLock()
         self._names = tuple(device.queue_names)
+        self._tasks = tasks
         self._service = Service(self._names, self, tasks, Turn(self._loop))
         self._doorbells = [Doorbell(index, self._loop, self._waker(index)) for index in range(len(self._names))]
         self._resetting = False
+        self._used = False  # since the last reset
         self._resets = 0
         self._needs_resets = 0
         self._observers = observers
@@ -245,7 +247,8 @@ class Function:
         self._notify()
         if self._resetting:
             if self._service.idle:
-                self._finish_reset()
+                self._resetting = False
+                self._reset_device()
             return
         for index, registers in enumerate(self.transport.common.queues):
             if registers.resetting and self._service.let_go(index):
@@ -295,26 +298,34 @@ class Function:
             self._service.start(queue)
 
     def _driver_ready(self) -> None:
+        self._used = True
         self._service.start_all()
         if not self.state.revoked:
             self._set_state(State.READY)
             self.announce(EventKind.READY)
 
+    def _reset_device(self) -> None:
+        """Nothing of the old rings is left: the device forgets too, then the guest may see status 0."""
+        if self._used and not self.state.revoked:
+            self._tasks.start_soon(self._forget_guest, name=f"reset {self.name}")
+        else:
+            self._finish_reset()
+
+    async def _forget_guest(self) -> None:
+        try:
+            await self.device.reset()
+        except Exception:
+            log.exception("device %s failed in reset()", self.name)
+        self._finish_reset()
+
     def _finish_reset(self) -> None:
-        self._resetting = False
+        self._used = False
         self._resets += 1
         if not self.state.revoked:
-            self._reset_device()
+            self._set_state(State.ATTACHED)
         with self._lock:
             self.transport.reset_done()
         self.announce(EventKind.RESET)
-
-    def _reset_device(self) -> None:
-        self._set_state(State.ATTACHED)
-        try:
-            self.device.reset()
-        except Exception:
-            log.exception("device %s failed in reset()", self.name)
 
     # Small things
 

@@ -159,8 +159,9 @@ class VirtioDriver:
         if not self.features & Feature.RING_RESET:
             raise DriverError(f"slot {self._slot}: VIRTIO_F_RING_RESET is not negotiated")
         queue = self.queues[index]
-        if not queue.size:
-            raise DriverError(f"queue {index} is not started")
+        status = await self.status()
+        if not queue.size or status & Status.NEEDS_RESET:
+            raise DriverError(f"queue {index} is not started, or the device failed: status is {status:#x}")
         reason = f"queue {index} was reset by the driver"
         queue.fail(reason)
         async with self._select:

@@ -85,7 +85,7 @@ class DriverQueue(abc.ABC):
         self._turn = asyncio.Lock()  # hands out room in order of arrival
         self._room: asyncio.Future[None] | None = None
         self._second_try: asyncio.Task[None] | None = None
-        self._failure = f"queue {index} is not started"
+        self._not_yet = self._failure = f"queue {index} is not started"
 
     @property
     def in_flight(self) -> int:
@@ -102,6 +102,7 @@ class DriverQueue(abc.ABC):
         self.driver_address, self.driver_area = self._allocate(*driver)
         self.device_address, self.device_area = self._allocate(*device)
         self._added = 0
+        self._failure = self._not_yet
         self._open_ring()
         if self._polling:
             self._disarm()
@@ -110,7 +111,8 @@ class DriverQueue(abc.ABC):
 
     def begin(self) -> None:
         """Allow submissions: the device has enabled the queue, so no kick can be lost on it."""
-        self._failure = ""
+        if self._failure == self._not_yet:  # else the device failed while it was being enabled
+            self._failure = ""
 
     def close(self, reason: str) -> None:
         """Fail what is pending and free all RAM; the device must have forgotten the rings by now."""

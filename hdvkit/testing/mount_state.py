@@ -13,6 +13,7 @@ from hdvkit.testing.fuse_messages import ROOT_ID, Opcode, ProtocolError
 from hdvkit.testing.fuse_replies import Attr, Dirent, DirentPlus, EntryOut
 
 T = TypeVar("T")
+D = TypeVar("D")
 
 _FILE_TYPES = frozenset(
     (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK)
@@ -154,7 +155,7 @@ class MountState:
         self.nodes = Nodes()
         self.lacks: set[Opcode] = set()
 
-    async def optional(self, opcode: Opcode, request: Callable[[], Awaitable[T]], otherwise: T) -> T:
+    async def optional(self, opcode: Opcode, request: Callable[[], Awaitable[T]], otherwise: D) -> T | D:
         """Ask, unless the device answered ENOSYS before: Linux remembers, and does without."""
         if opcode not in self.lacks:
             try:

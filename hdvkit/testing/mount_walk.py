@@ -105,11 +105,12 @@ class Walk:
             step, here = todo.pop(), way[-1]
             if not stat.S_ISDIR(here.attr.mode):
                 raise failure(errno.ENOTDIR)
-            if step in (SLASH, b"/"):
+            if step == SLASH:
                 continue
             name = b"" if is_dot(step) else step
             if not name:
-                del way[max(len(way) - (step == b".."), 1) :]
+                if step == b".." and len(way) > 1:
+                    way.pop()
                 continue
             entry = await self.lookup(here.nodeid, name)
             if entry is None:
@@ -121,9 +122,10 @@ class Walk:
                 if links > LINK_LIMIT:
                     raise failure(errno.ELOOP)
                 await self._follow(entry, way, todo)
+                name = b""
             else:
                 way.append(entry)
-        return Place(way[-2].nodeid if len(way) > 1 else 0, name if len(way) > 1 else b"", way[-1])
+        return Place(way[-2].nodeid, name, way[-1]) if name else Place(0, b"", way[-1])
 
     async def _follow(self, link: EntryOut, way: list[EntryOut], todo: list[bytes]) -> None:
         """Put the target of a symlink in front of what is left to do."""

@@ -291,8 +291,8 @@ class DirectoryWriter:
     def add_plus(self, entry: DirEntry, encoded_entry: bytes) -> bool:
         """Add an entry of READDIRPLUS with what :func:`entry` returned; otherwise as :meth:`add`.
 
-        When it was added, the guest holds the reference; for ``.`` and ``..`` and names that could not be
-        looked up give :data:`NO_NODE`.
+        When it was added, the guest holds the reference. Give :data:`NO_NODE` for names that :func:`is_name`
+        refuses, ``.`` and ``..`` among them, and for those that could not be looked up.
         """
         return self._add(entry, encoded_entry)
 

@@ -1,0 +1,155 @@
+"""The virtio-fs device: queues on one side, a FUSE server on the other. Options are its constructor's arguments."""
+
+import asyncio
+import errno
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+import hdvkit
+from hdvkit import Chain, Queue, VirtioDevice
+from hdvkit.virtio import DeviceType
+from hdvkit_virtiofs.cache import RULES, Cache
+from hdvkit_virtiofs.fuse import BrokenRequest, Session, decode_header, replies, takes_reply
+from hdvkit_virtiofs.fuse.spec import MAX_MAX_WRITE, MIN_MAX_WRITE, InitFlag
+from hdvkit_virtiofs.handlers import HANDLERS
+from hdvkit_virtiofs.operations import Operations
+from hdvkit_virtiofs.passthrough import Passthrough
+from hdvkit_virtiofs.policy import Policy
+from hdvkit_virtiofs.server import Call, Server, Times
+
+TAG_SIZE = 36
+MAX_REQUEST_QUEUES = 16
+
+WANTED = (
+    InitFlag.ASYNC_READ
+    | InitFlag.ATOMIC_O_TRUNC
+    | InitFlag.BIG_WRITES
+    | InitFlag.AUTO_INVAL_DATA
+    | InitFlag.DO_READDIRPLUS
+    | InitFlag.READDIRPLUS_AUTO
+    | InitFlag.ASYNC_DIO
+    | InitFlag.PARALLEL_DIROPS
+    | InitFlag.MAX_PAGES
+    | InitFlag.DIRECT_IO_ALLOW_MMAP
+)
+"""What the server has a use for, out of what a guest offers at INIT."""
+
+
+def _source(value: object) -> object:
+    return Path(value) if isinstance(value, str) else value
+
+
+def _check_tag(_: object, __: object, tag: str) -> None:
+    encoded = tag.encode()
+    if not 1 <= len(encoded) <= TAG_SIZE or b"\0" in encoded:
+        raise ValueError(f"a tag is 1 to {TAG_SIZE} bytes of UTF-8 without NUL; {tag!r} has {len(encoded)}")
+
+
+def _check_queue_size(_: object, __: object, size: int) -> None:
+    if size & (size - 1) or not 8 <= size <= 32768:
+        raise ValueError(f"a queue size is a power of two from 8 to 32768; {size} is none")
+
+
+@attrs.define(eq=False)
+class VirtioFs(VirtioDevice):
+    """A directory of the host, or any file system written as a class, for one guest to mount.
+
+    Options:
+        source: The directory, or an :class:`Operations` instance, which the device closes with itself.
+        tag: What the guest mounts: ``mount -t virtiofs TAG DIRECTORY``.
+        read_only: Refuse every change with EROFS, whatever the guest's mount says.
+        cache: How much the guest may remember: auto, always, never or metadata.
+        attr_timeout, entry_timeout: Seconds for attributes and names, instead of what ``cache`` says.
+        queues: Request queues; a Linux guest since 6.11 uses one for each of its processors.
+        queue_size: Places in each queue. Linux sends at most so many pages less four in a request.
+        max_write: The longest write in bytes.
+    """
+
+    device_type = DeviceType.FS
+    class_code = 0x018000  # other mass storage
+
+    source: "Path | Operations[Any, Any]" = attrs.field(converter=_source)
+    tag: str = attrs.field(validator=_check_tag)
+    read_only: bool = False
+    cache: Cache = attrs.field(default=Cache.AUTO, converter=Cache)
+    attr_timeout: float | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.ge(0)))
+    entry_timeout: float | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.ge(0)))
+    queues: int = attrs.field(
+        default=1, validator=attrs.validators.and_(attrs.validators.ge(1), attrs.validators.le(MAX_REQUEST_QUEUES))
+    )
+    queue_size: int = attrs.field(default=1024, validator=_check_queue_size)
+    max_write: int = attrs.field(
+        default=MAX_MAX_WRITE,
+        validator=attrs.validators.and_(attrs.validators.ge(MIN_MAX_WRITE), attrs.validators.le(MAX_MAX_WRITE)),
+    )
+    server: Server[Any, Any] = attrs.field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Open the source, so that a missing directory is the adder's error and not the guest's."""
+        operations = self.source if isinstance(self.source, Operations) else Passthrough(self.source)
+        rules = RULES[self.cache]
+        times = Times(
+            entry=rules.timeout if self.entry_timeout is None else self.entry_timeout,
+            attr=rules.timeout if self.attr_timeout is None else self.attr_timeout,
+            open_flags=rules.open_flags,
+        )
+        session = Session(WANTED, self.max_write, self.max_write)
+        self.server = Server(operations, session, Policy(read_only=self.read_only), times, HANDLERS)
+
+    @property
+    def queue_names(self) -> tuple[str, ...]:
+        """One high-priority queue, then request queues."""
+        return ("hiprio", *(f"requests.{index}" for index in range(self.queues)))
+
+    @property
+    def default_name(self) -> str:
+        """A share is called by its tag."""
+        return self.tag
+
+    def config(self) -> bytes:
+        """Section "Device configuration layout" of the file system device: tag and number of request queues."""
+        return self.tag.encode().ljust(TAG_SIZE, b"\0") + self.queues.to_bytes(4, "little")
+
+    async def serve(self, queue: Queue) -> None:
+        """Answer requests, each in a task of its own, so that one that waits delays no other."""
+        server = self.server
+        async with asyncio.TaskGroup() as tasks:
+            async for chain in queue:
+                call = server.begin(chain)
+                if call is None:
+                    chain.complete()
+                else:
+                    tasks.create_task(self._run(call, chain))
+
+    async def _run(self, call: Call, chain: Chain) -> None:
+        try:
+            await self.server.run(call)
+        finally:
+            # Not by leaving a with block: that drops the answer of a request that was cancelled.
+            chain.complete()
+
+    def refuse(self, chain: Chain) -> None:
+        """After the removal every request ends in ENODEV."""
+        try:
+            header = decode_header(chain.read(40))
+        except BrokenRequest:
+            return
+        if takes_reply(header.opcode) and chain.writable_size >= replies.HEADER_SIZE:
+            chain.write(replies.error(header.unique, errno.ENODEV))
+
+    async def reset(self) -> None:
+        """The guest is gone; its open files and nodes go with it."""
+        await self.server.reset()
+
+    async def aclose(self) -> None:
+        """Let go of every open file, and of the source."""
+        await self.server.reset()
+        await self.server.operations.aclose()
+
+
+@hdvkit.hookimpl
+def hdvkit_register_devices(register: "hdvkit.hookspecs.RegisterDevice") -> None:
+    """A share."""
+    register("virtiofs", VirtioFs)

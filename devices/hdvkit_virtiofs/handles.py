@@ -1,0 +1,77 @@
+"""The numbers a guest knows open files by: what is behind each, and what it may be used for."""
+
+import errno
+import os
+from typing import Generic, NamedTuple
+
+from hdvkit_virtiofs.fuse.answers import Handle, Node
+from hdvkit_virtiofs.fuse.errors import FuseError
+from hdvkit_virtiofs.fuse.messages import FileHandle
+from hdvkit_virtiofs.nodes import Row
+
+MAX_HANDLES = 1 << 16
+"""So many files a guest may have open; more is ENFILE until it closes some."""
+
+
+class OpenFile(NamedTuple, Generic[Node, Handle]):
+    """An open file or directory."""
+
+    row: Row[Node]
+    handle: Handle
+    flags: int
+    """Linux open flags, the access mode among them."""
+    directory: bool
+
+    @property
+    def readable(self) -> bool:
+        """Whether it was opened for reading."""
+        return self.flags & os.O_ACCMODE != os.O_WRONLY
+
+    @property
+    def writable(self) -> bool:
+        """Whether it was opened for writing."""
+        return self.flags & os.O_ACCMODE != os.O_RDONLY
+
+
+class HandleTable(Generic[Node, Handle]):
+    """All files one guest has open. A number is never used twice; 0 is none."""
+
+    def __init__(self) -> None:
+        self._open: dict[int, OpenFile[Node, Handle]] = {}
+        self._next = 1
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @property
+    def full(self) -> bool:
+        """Whether no more files can be opened."""
+        return len(self._open) >= MAX_HANDLES
+
+    def add(self, file: OpenFile[Node, Handle]) -> FileHandle:
+        """Number an open file."""
+        number = self._next
+        self._next += 1
+        self._open[number] = file
+        return FileHandle(number)
+
+    def find(self, fh: int, nodeid: int, *, directory: bool | None) -> OpenFile[Node, Handle]:
+        """The open file behind a number; with ``directory`` None, of either kind.
+
+        Raises:
+            FuseError: EBADF. The number is forged or closed, is of another node, or of the other kind.
+        """
+        file = self._open.get(fh)
+        if file is None or file.row.nodeid != nodeid or directory not in (None, file.directory):
+            raise FuseError(errno.EBADF)
+        return file
+
+    def remove(self, fh: int) -> None:
+        """The file is closed."""
+        self._open.pop(fh, None)
+
+    def take_all(self) -> list[OpenFile[Node, Handle]]:
+        """Everything that was open; nothing is any more."""
+        files = list(self._open.values())
+        self._open.clear()
+        return files

@@ -1,0 +1,120 @@
+"""The numbers a guest knows nodes by, and how many references it holds. Knows nothing of messages.
+
+A guest can name only nodes that a file system returned to it, and a number is never used twice, so a forged or
+stale one finds nothing.
+"""
+
+import errno
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Generic
+
+from hdvkit_virtiofs.fuse.answers import Node
+from hdvkit_virtiofs.fuse.errors import FuseError
+from hdvkit_virtiofs.fuse.messages import NodeId
+from hdvkit_virtiofs.fuse.spec import ROOT_ID
+
+MAX_NODES = 1 << 20
+"""So many nodes a guest may hold references on; looking up more is ENFILE until it forgets some."""
+
+
+class Row(Generic[Node]):
+    """One node the guest knows."""
+
+    __slots__ = ("lookups", "node", "nodeid", "pins")
+
+    def __init__(self, nodeid: NodeId, node: Node) -> None:
+        self.nodeid = nodeid
+        self.node = node
+        self.lookups = 0
+        """References of the guest, as FUSE counts them."""
+        self.pins = 0
+        """Open files and requests under way that need the node."""
+
+
+class NodeTable(Generic[Node]):
+    """All nodes one guest knows. ``dropped`` is called with each node that nothing refers to any more."""
+
+    def __init__(self, root: Node, dropped: Callable[[Node], None]) -> None:
+        self._dropped = dropped
+        self._root: Row[Node] = Row(NodeId(ROOT_ID), root)
+        self._next = ROOT_ID + 1
+        self.clear()
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def clear(self) -> None:
+        """The guest knows the root only."""
+        for row in tuple(getattr(self, "_by_id", {}).values()):
+            if row is not self._root:
+                row.lookups = row.pins = 0
+                self._drop(row)
+        self._root.pins = 0
+        self._by_id = {self._root.nodeid: self._root}
+        self._by_node = {self._root.node: self._root}
+
+    def enter(self, node: Node) -> NodeId:
+        """One more reference of the guest on ``node``: the number it knows it by.
+
+        Raises:
+            FuseError: ENFILE. The guest holds too many; the file system hears that the node is not wanted.
+        """
+        row = self._by_node.get(node)
+        if row is None:
+            if len(self._by_id) >= MAX_NODES:
+                self._dropped(node)
+                raise FuseError(errno.ENFILE)
+            row = Row(NodeId(self._next), node)
+            self._next += 1
+            self._by_id[row.nodeid] = row
+            self._by_node[node] = row
+        row.lookups += 1
+        return row.nodeid
+
+    def find(self, nodeid: int) -> Row[Node]:
+        """The node behind a number.
+
+        Raises:
+            FuseError: ESTALE. The number is forged, or the guest gave up its last reference.
+        """
+        row = self._by_id.get(NodeId(nodeid))
+        if row is None:
+            raise FuseError(errno.ESTALE)
+        return row
+
+    def forget(self, nodeid: int, count: int) -> None:
+        """The guest says that it holds ``count`` references less. Never below zero, and the root stays."""
+        row = self._by_id.get(NodeId(nodeid))
+        if row is not None and row is not self._root:
+            row.lookups = max(0, row.lookups - count)
+            self._check(row)
+
+    def pin(self, row: Row[Node]) -> None:
+        """Keep a node alive whatever the guest forgets, until ``unpin``."""
+        row.pins += 1
+
+    def unpin(self, row: Row[Node]) -> None:
+        """Undo one ``pin``; the node may go with it. Harmless after ``clear``."""
+        if row.pins:
+            row.pins -= 1
+            self._check(row)
+
+    @contextmanager
+    def pinned(self, nodeid: int) -> Iterator[Node]:
+        """A node that stays alive while a request works on it."""
+        row = self.find(nodeid)
+        self.pin(row)
+        try:
+            yield row.node
+        finally:
+            self.unpin(row)
+
+    def _check(self, row: Row[Node]) -> None:
+        if not row.lookups and not row.pins and row is not self._root:
+            self._drop(row)
+
+    def _drop(self, row: Row[Node]) -> None:
+        if self._by_id.pop(row.nodeid, None) is not None:
+            del self._by_node[row.node]
+            self._dropped(row.node)

@@ -1,0 +1,272 @@
+"""One guest's session with one file system: each request decoded, checked, handed to its handler, answered.
+
+Knows FUSE and file systems, nothing of rings; a request is a :class:`Channel` of readable and writable bytes.
+"""
+
+import asyncio
+import errno
+import logging
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Generic, Protocol
+
+import attrs
+
+from hdvkit_virtiofs import fuse
+from hdvkit_virtiofs.fuse import Context, Entry, FuseError, InHeader, NodeId, Request, Session, replies
+from hdvkit_virtiofs.fuse.answers import Attributes, Handle, Node
+from hdvkit_virtiofs.fuse.messages import BatchForget, Forget, Interrupt
+from hdvkit_virtiofs.fuse.spec import Opcode
+from hdvkit_virtiofs.handles import HandleTable, OpenFile
+from hdvkit_virtiofs.nodes import NodeTable
+from hdvkit_virtiofs.operations import Operations
+from hdvkit_virtiofs.policy import Policy
+
+log = logging.getLogger("hdvkit.virtiofs")
+
+OUT_HEADER_SIZE = replies.HEADER_SIZE
+
+
+class Channel(Protocol):
+    """The bytes of one request and the room for its answer; a virtio chain is one."""
+
+    readable_size: int
+    writable_size: int
+    written: int
+
+    def read(self, size: int | None = None) -> bytes:
+        """Copy the next bytes of the request."""
+        ...
+
+    def unread(self) -> list[memoryview]:
+        """The bytes that were not read, in the guest's own memory."""
+        ...
+
+    def write(self, data: bytes) -> int:
+        """Append to the answer."""
+        ...
+
+    def room(self, skip: int = 0, size: int | None = None) -> list[memoryview]:
+        """Room for the answer, in the guest's own memory."""
+        ...
+
+    def rewind(self) -> None:
+        """Start the answer again."""
+        ...
+
+
+@attrs.frozen
+class Times:
+    """Seconds the guest may rely on what it was told, and what it is told of data."""
+
+    entry: float = 1.0
+    attr: float = 1.0
+    open_flags: int = 0
+
+
+class Call:
+    """One request under way."""
+
+    __slots__ = ("channel", "context", "filled", "header", "interrupted", "message", "task")
+
+    def __init__(self, header: InHeader, message: Request, channel: Channel) -> None:
+        self.header = header
+        self.message: Any = message  # its handler knows which message its opcode has
+        self.channel = channel
+        self.context = Context(header.uid, header.gid, header.pid, getattr(message, "umask", 0))
+        self.filled = 0
+        """Bytes the handler has put into the guest's memory behind the header itself."""
+        self.interrupted = False
+        self.task: asyncio.Task[None] | None = None
+
+    @property
+    def space(self) -> int:
+        """Bytes of payload the guest has room for."""
+        return max(0, self.channel.writable_size - OUT_HEADER_SIZE)
+
+
+Handler = Callable[["Server[Any, Any]", Call], Awaitable[bytes]]
+"""Carries out one operation for any file system: returns the payload of the answer, or raises FuseError."""
+
+
+class Server(Generic[Node, Handle]):
+    """Serves a file system to one guest, from mount to mount."""
+
+    def __init__(
+        self,
+        operations: Operations[Node, Handle],
+        session: Session,
+        policy: Policy,
+        times: Times,
+        handlers: Mapping[int, Handler],
+    ) -> None:
+        self._handlers = handlers
+        self.operations = operations
+        self.session = session
+        self.policy = policy
+        self.times = times
+        self.nodes: NodeTable[Node] = NodeTable(operations.root, operations.forget)
+        self.handles: HandleTable[Node, Handle] = HandleTable()
+        # A file system that keeps nothing between calls need not offer open: handle 0 then means None.
+        self._stateless = {
+            False: type(operations).open is Operations.open,
+            True: type(operations).opendir is Operations.opendir,
+        }
+        self._calls: dict[int, Call] = {}
+
+    # One request
+
+    def begin(self, channel: Channel) -> Call | None:
+        """Decode a request. None when it is done with: forgotten, refused or broken, and answered if need be."""
+        try:
+            header = fuse.decode_header(channel.read(fuse.requests.HEADER_SIZE))
+        except fuse.BrokenRequest:
+            return None
+        try:
+            call = Call(header, self._decode(header, channel), channel)
+        except FuseError as error:
+            self.refuse(header, channel, error.errno)
+            return None
+        return None if self._at_once(call) else call
+
+    async def run(self, call: Call) -> None:
+        """Carry out a request and write its answer. Raises nothing but cancellation, and answers even then."""
+        unique = call.header.unique
+        call.task = asyncio.current_task()
+        self._calls[unique] = call
+        try:
+            payload = await self._handle(call)
+        except FuseError as error:
+            self.refuse(call.header, call.channel, error.errno)
+        except asyncio.CancelledError:
+            self.refuse(call.header, call.channel, errno.EINTR if call.interrupted else errno.ENODEV)
+            if not call.interrupted:
+                raise
+        except Exception:
+            log.exception("%s failed for node %d", Opcode(call.header.opcode).name, call.header.nodeid)
+            self.refuse(call.header, call.channel, errno.EIO)
+        else:
+            self._answer(call, payload)
+        finally:
+            if self._calls.get(unique) is call:
+                del self._calls[unique]
+
+    def refuse(self, header: InHeader, channel: Channel, code: int) -> None:
+        """Answer with an errno, where the request has an answer and there is room for one."""
+        channel.rewind()
+        if fuse.takes_reply(header.opcode) and channel.writable_size >= OUT_HEADER_SIZE:
+            channel.write(replies.error(header.unique, code))
+
+    # What handlers use
+
+    def entry(self, entry: Entry[Node]) -> bytes:
+        """Encode an entry; the guest holds one more reference."""
+        return self.encode(self.nodes.enter(entry.node), entry)
+
+    def encode(self, nodeid: NodeId, entry: Entry[Node]) -> bytes:
+        """Encode an entry the guest was given a number for."""
+        return replies.entry(
+            nodeid,
+            entry.attributes,
+            generation=entry.generation,
+            entry_timeout=self.times.entry,
+            attr_timeout=self.times.attr,
+        )
+
+    def attr(self, attributes: Attributes) -> bytes:
+        """Encode attributes."""
+        return replies.attr(attributes, self.times.attr)
+
+    def file(self, fh: int, nodeid: int, *, directory: bool | None = False) -> OpenFile[Node, Handle]:
+        """The open file behind a handle of a node; with ``directory`` None, of either kind."""
+        if not fh and self._stateless[bool(directory)]:
+            nothing: Any = None
+            return OpenFile(self.nodes.find(nodeid), nothing, os.O_RDWR, bool(directory))
+        return self.handles.find(fh, nodeid, directory=directory)
+
+    def check_room(self) -> None:
+        """Raise ENFILE when the guest has too many files open."""
+        if self.handles.full:
+            raise FuseError(errno.ENFILE)
+
+    def opened(self, nodeid: int, handle: Handle, flags: int, *, directory: bool = False) -> fuse.FileHandle:
+        """Number an open file. It keeps its node alive."""
+        row = self.nodes.find(nodeid)
+        self.nodes.pin(row)
+        return self.handles.add(OpenFile(row, handle, flags, directory))
+
+    async def close(self, fh: int, call: Call, *, directory: bool = False) -> None:
+        """The guest closes a file."""
+        file = self.file(fh, call.header.nodeid, directory=directory)
+        self.handles.remove(fh)
+        if fh:
+            await self._release(file)
+            self.nodes.unpin(file.row)
+
+    async def reset(self) -> None:
+        """The guest is gone: close all its files, forget all its nodes, and wait for another INIT."""
+        await self.forget_all()
+        self.session.reset()
+
+    async def forget_all(self) -> None:
+        """Close all files, forget all nodes."""
+        for file in self.handles.take_all():
+            try:
+                await self._release(file)
+            except Exception as error:
+                log.warning("closing a file of a guest that is gone failed: %r", error)
+        self.nodes.clear()
+
+    # Inside
+
+    def _decode(self, header: InHeader, channel: Channel) -> Request:
+        fuse.check_length(header, channel.readable_size)
+        self.session.check(header.opcode)
+        body = channel.read(fuse.body_size(header.opcode))
+        message = fuse.decode(header.opcode, body, minor=self.session.minor, setxattr_ext=self.session.setxattr_ext)
+        if isinstance(message, fuse.messages.Write):
+            fuse.check_payload(message, channel.readable_size)
+        self.policy.check(header.opcode, message)
+        return message
+
+    def _at_once(self, call: Call) -> bool:
+        """Requests that wait for nothing and are answered by nothing, or next to it."""
+        match call.message:
+            case Forget(nlookup):
+                self.nodes.forget(call.header.nodeid, nlookup)
+            case BatchForget(forgets):
+                for one in forgets:
+                    self.nodes.forget(one.nodeid, one.nlookup)
+            case Interrupt(unique):
+                self._interrupt(unique)
+                self._answer(call, b"")
+            case _:
+                return False
+        return True
+
+    def _interrupt(self, unique: int) -> None:
+        """Cancel a request; one that is unknown or finished was answered already."""
+        call = self._calls.get(unique)
+        if call is not None and call.task is not None and not call.interrupted:
+            call.interrupted = True
+            call.task.cancel()
+
+    async def _handle(self, call: Call) -> bytes:
+        handler = self._handlers.get(call.header.opcode)
+        if handler is None:
+            raise FuseError(errno.ENOSYS)
+        return await handler(self, call)
+
+    def _answer(self, call: Call, payload: bytes) -> None:
+        """Write the answer; one the guest has no room for is EIO, as Linux has it."""
+        size = len(payload) + call.filled
+        if size > call.space or call.channel.writable_size < OUT_HEADER_SIZE:
+            self.refuse(call.header, call.channel, errno.EIO)
+            return
+        call.channel.write(replies.out_header(call.header.unique, 0, size))
+        call.channel.write(payload)
+        call.channel.written += call.filled
+
+    async def _release(self, file: OpenFile[Node, Handle]) -> None:
+        release = self.operations.releasedir if file.directory else self.operations.release
+        await release(file.row.node, file.handle)
