@@ -121,17 +121,22 @@ class ApertureMemory(Memory):
 
     def _find(self, key: Key, coherent: bool) -> _Aperture | None:
         """The mapping for a range; None when all are leased and a copy will do."""
-        aperture = self._apertures.get(key)
-        if aperture is None and not key[2]:
-            aperture = self._apertures.get((key[0], key[1], True))  # may be read all the same
+        aperture = self._existing(key)
         if aperture is not None:
-            self._hits += 1
-            self._apertures.move_to_end((key[0], key[1], True) if key not in self._apertures else key)
             return aperture
         leased = sum(1 for one in self._apertures.values() if one.leases)
         if leased >= self._limit - 1 and not coherent:
-            return None
+            return None  # the last one is for making copies
         return self._create(key)
+
+    def _existing(self, key: Key) -> _Aperture | None:
+        """A mapping that is there, now the most recently used. A writable one may be read all the same."""
+        for found in (key, (key[0], key[1], True)):
+            if found in self._apertures:
+                self._hits += 1
+                self._apertures.move_to_end(found)
+                return self._apertures[found]
+        return None
 
     def _create(self, key: Key) -> _Aperture:
         """Map a range, evicting others as often as there are others."""
@@ -174,7 +179,8 @@ class ApertureMemory(Memory):
         return Lease(memoryview(data), back)
 
     def _exchange(self, address: int, data: memoryview, *, into_guest: bool) -> None:
-        aperture = self._create(self._key(address, len(data), into_guest))
+        key = self._key(address, len(data), into_guest)
+        aperture = self._existing(key) or self._create(key)
         start = address % PAGE
         part = aperture.view[start : start + len(data)]
         if into_guest:

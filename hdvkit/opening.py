@@ -11,9 +11,7 @@ from hdvkit.runtime import DeviceHost, Opening, VirtioDevice
 def open_host(
     kind: str, /, *, plugins: Plugins | None = None, observers: Iterable[Observer] = (), **options: object
 ) -> Opening:
-    """Open a device host, with ``async with open_host("sim") as host`` or ``host = await open_host("sim")``.
-
-    An awaited host must be closed with ``aclose``, from whatever task.
+    """Open a device host: ``async with`` it, or ``await`` it and close the host with ``aclose`` from whatever task.
 
     Arguments:
         kind: The host kind: ``sim``, ``vfio-user``, ``hdv``, or a plugin's.

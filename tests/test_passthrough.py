@@ -7,14 +7,17 @@ import errno
 import os
 import socket
 import stat
+import struct
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
+import anyio
 import pytest
 from hdvkit_virtiofs.fuse.answers import Attributes, Changes, Context, DirEntry
 from hdvkit_virtiofs.fuse.errors import FuseError
-from hdvkit_virtiofs.passthrough import Passthrough, descriptors
+from hdvkit_virtiofs.passthrough import Passthrough, descriptors, making
 from hdvkit_virtiofs.passthrough.files import IOV_MAX, File
 from hdvkit_virtiofs.passthrough.inodes import Inode
 from hdvkit_virtiofs.passthrough.open_files import INLINE_WRITE
@@ -248,6 +251,8 @@ async def test_a_full_share_says_so_and_nobody_else_notices(folder: Path) -> Non
         with refused(errno.ENFILE):
             await attempt
     assert not (folder / "new").exists()
+    assert await find(share, "0") is nodes[0]
+    assert (await share.setattr(nodes[0], Changes(size=5), None, ME)).size == 5
     share.forget(nodes.pop())
     await find(share, "19")
     await share.aclose()
@@ -414,6 +419,69 @@ async def test_a_setgid_directory_keeps_its_group(folder: Path, share: Passthrou
     below = await share.mkdir(parent, b"below", 0o755, caller)
     assert (file.attributes.uid, file.attributes.gid, file.attributes.mode) == (1001, 777, stat.S_IFREG | 0o755)
     assert (below.attributes.gid, below.attributes.mode) == (777, stat.S_IFDIR | 0o2755)
+
+
+async def test_a_default_acl_decides_instead_of_the_umask(folder: Path, share: Passthrough) -> None:
+    none = 0xFFFFFFFF
+    entries = [(0x01, 7), (0x04, 5), (0x20, 0)]  # the owner, the group and others
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", tag, bits, none) for tag, bits in entries)
+    try:
+        os.setxattr(folder / "dir", "system.posix_acl_default", acl)
+    except OSError:
+        pytest.skip("this file system has no ACLs")
+    entry, _ = await share.create(await find(share, "dir"), b"new", 0o666, os.O_RDWR, ME)
+    assert stat.S_IMODE(entry.attributes.mode) == 0o640
+
+
+async def test_nothing_is_left_of_what_fails_half_way(
+    folder: Path, share: Passthrough, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def over_quota(*_: object) -> None:
+        raise OSError(errno.EDQUOT, "over quota")
+
+    monkeypatch.setattr(making, "_give_to_caller", over_quota)
+    held = share.live_descriptors
+    for attempt in (
+        share.mkdir(share.root, b"new", 0o700, ME),
+        share.mknod(share.root, b"new", 0o600, 0, ME),
+        share.symlink(share.root, b"new", b"target", ME),
+        share.create(share.root, b"new", 0o600, os.O_RDWR, ME),
+    ):
+        with refused(errno.EDQUOT):
+            await attempt
+        assert not (folder / "new").is_symlink()
+        assert not (folder / "new").exists()
+    assert share.live_descriptors == held
+
+
+@as_root
+async def test_what_another_process_puts_in_place_keeps_its_owner(
+    folder: Path, share: Passthrough, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def swapped_for_a_file(name: bytes, mode: int, *, dir_fd: int) -> None:
+        (folder / os.fsdecode(name)).hardlink_to(folder / "file")
+
+    def swapped_for_a_link(name: bytes, mode: int, *, dir_fd: int) -> None:
+        (folder / os.fsdecode(name)).symlink_to("../secret")
+
+    monkeypatch.setattr(os, "mknod", swapped_for_a_file)
+    monkeypatch.setattr(os, "mkdir", swapped_for_a_link)
+    await share.mknod(share.root, b"new", stat.S_IFREG | 0o777, 0, Context(1001, 1002))
+    await share.mkdir(share.root, b"sub", 0o777, Context(1001, 1002))
+    for path in (folder / "file", folder / "sub", folder.parent / "secret"):
+        assert path.lstat().st_uid == 0
+    assert (folder / "file").stat().st_mode & 0o777 != 0o777
+
+
+async def test_create_gives_up_on_a_name_that_comes_and_goes(
+    share: Passthrough, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def taken(*_: object) -> None:
+        raise FileExistsError(errno.EEXIST, "file exists")
+
+    monkeypatch.setattr(making, "make_open_file", taken)
+    with refused(errno.EBUSY):
+        await made(share, "new")
 
 
 async def test_create(folder: Path, share: Passthrough) -> None:
@@ -729,6 +797,17 @@ async def test_a_cancelled_read_ends_only_with_its_thread(share: Passthrough, sl
     slow.answer.set()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_a_read_in_a_cancelled_scope_ends_only_with_its_thread(share: Passthrough, slow: SlowDisk) -> None:
+    node, file = await opened(share, "file")
+    asyncio.get_running_loop().call_later(0.1, slow.answer.set)
+    before = time.process_time()
+    with anyio.move_on_after(0.01) as scope:
+        await read(share, node, file)
+    assert scope.cancelled_caught
+    assert slow.answer.is_set()
+    assert time.process_time() - before < 0.08, "it waited busily"
 
 
 async def test_a_read_that_waits_for_a_thread_is_dropped_at_once(folder: Path, slow: SlowDisk) -> None:

@@ -37,7 +37,7 @@ WANTED = (
 """What the server has a use for, out of what a guest offers at INIT."""
 
 
-def _source(value: object) -> object:
+def _source(value: "Path | Operations[Any, Any]") -> "Path | Operations[Any, Any]":
     return Path(value) if isinstance(value, str) else value
 
 

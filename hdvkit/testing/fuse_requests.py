@@ -124,7 +124,7 @@ class FuseRequests:
         Raises:
             ProtocolError: The device claims to have written into a chain without a writable part.
         """
-        request = self._lay_out(opcode, nodeid, body)
+        request = self._lay_out(opcode, nodeid, body, uid=0, gid=0, pid=0)
         reply = await self._hiprio.submit([b"".join(request.readable)], ())
         if reply.written:
             raise ProtocolError(f"{_describe(request)} has no answer, yet {reply.written} bytes came back")

@@ -100,10 +100,10 @@ class GuestMount(MountNames, MountAttributes):
         return self._client.session.bytes_written
 
     async def open(self, path: Path, mode: str = "r", *, permissions: int = 0o666, flags: int = 0) -> GuestFile:
-        """Open a file by Python's mode, with more of Linux's open(2) flags if given; close what it returns.
+        """Open a file by Python's mode, and more of Linux's flags if given; close what it returns.
 
         Raises:
-            OSError: What open(2) would say; EISDIR for a directory, ENXIO for a FIFO or device, which a guest's
+            OSError: What the system call would say; EISDIR for a directory, ENXIO for a FIFO or device, which a guest's
                 kernel opens by itself.
         """
         flags |= flags_of(mode) | Open.LARGEFILE
@@ -176,9 +176,17 @@ class GuestMount(MountNames, MountAttributes):
             Opcode.OPEN, lambda: client.open(nodeid, flags, open_flags=open_flags), None
         )
         if truncate and not at_once:
-            valid = Fattr.KILL_SUIDGID if kill else 0
-            await client.setattr(nodeid, size=0, fh=opened.fh if opened else None, lock_owner=0, valid=valid)
+            await self._empty(nodeid, opened, flags, kill=kill)
         return opened
+
+    async def _empty(self, nodeid: int, opened: OpenOut | None, flags: int, *, kill: bool) -> None:
+        fh = opened.fh if opened else None
+        try:
+            await self._client.setattr(nodeid, size=0, fh=fh, lock_owner=0, valid=Fattr.KILL_SUIDGID if kill else 0)
+        except BaseException:
+            if opened:
+                await self._client.release(nodeid, opened.fh, flags=flags)
+            raise
 
 
 def _openable(entry: EntryOut, flags: int) -> EntryOut:

@@ -73,7 +73,7 @@ class MountNames(MountView):
             return to_text(await self._client.readlink(entry.nodeid))
 
     async def link(self, old: Path, new: Path) -> None:
-        """Give a file another name; a symlink is linked itself, as link(2) does."""
+        """Give a file another name; a symlink is linked itself, not what it leads to."""
         with self._walk(old, new) as walk:
             entry = await walk.node(follow=False)
             place = await walk.place(follow=False, path=new)

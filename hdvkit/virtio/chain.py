@@ -107,20 +107,33 @@ class Chain:
 
         Raises:
             UsageError: It was completed before, or ``written`` is more than there was room for.
+            HostError: The platform would not take the answer; the guest sees an empty one.
         """
         complete = self._check_open()
         self._complete = None
-        claimed = self.written
-        if not 0 <= claimed <= self.writable_size:
-            self.written = 0
+        problem = self._let_go()
+        if problem is None and not 0 <= self.written <= self.writable_size:
+            problem = UsageError(
+                f"chain {self.head} claims {self.written} bytes written, it has room for {self.writable_size}"
+            )
+        if problem is not None:
+            self.written = 0  # the guest gets its buffers back whatever happened
+        complete(self)
+        if problem is not None:
+            raise problem
+
+    def _let_go(self) -> Exception | None:
+        """Give all leases back. One that fails must not keep the others."""
+        problem = None
         leases, self._leases = self._leases, []
         self.readable = []
         self.writable = []
         for lease in leases:
-            lease.release()
-        complete(self)
-        if claimed != self.written:
-            raise UsageError(f"chain {self.head} claims {claimed} bytes written, it has room for {self.writable_size}")
+            try:
+                lease.release()
+            except Exception as error:
+                problem = error
+        return problem
 
     def _check_open(self) -> "Callable[[Chain], None]":
         if self._complete is None:

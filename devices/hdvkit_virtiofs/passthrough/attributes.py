@@ -108,7 +108,7 @@ def _writable(inode: Inode, file: File | None, descriptors: Descriptors, cleanup
     if inode.type != stat.S_IFREG:
         raise refusal(errno.EISDIR if inode.type == stat.S_IFDIR else errno.EINVAL)
     # Not os.truncate: that waits up to 45 seconds where a host process holds a lease.
-    descriptor = descriptors.reopen(inode.descriptor, os.O_WRONLY | QUIET)
+    descriptor = descriptors.reopen(inode.descriptor, os.O_WRONLY | QUIET, brief=True)
     cleanup.callback(descriptors.close, descriptor)
     return descriptor
 

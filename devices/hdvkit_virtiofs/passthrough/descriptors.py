@@ -51,24 +51,34 @@ class Descriptors:
             raise refusal(errno.ENFILE)
 
     def open(
-        self, name: bytes | str | os.PathLike[str], flags: int, mode: int = 0, *, dir_fd: int | None = None
+        self,
+        name: bytes | str | os.PathLike[str],
+        flags: int,
+        mode: int = 0,
+        *,
+        dir_fd: int | None = None,
+        brief: bool = False,
     ) -> int:
         """Open ``name``, in a directory or as a path; the result must come back to ``close``.
+
+        A ``brief`` one is closed, or held to the limit, before the loop runs on: it may use the reserve, so
+        that a guest at its limit can still work with what it has.
 
         Raises:
             OSError: What ``openat`` says, or ENFILE beyond the limit.
         """
-        self.require(1)
+        if not brief:
+            self.require(1)
         descriptor = os.open(name, flags, mode, dir_fd=dir_fd)
         self.live += 1
         return descriptor
 
-    def reopen(self, descriptor: int, flags: int) -> int:
+    def reopen(self, descriptor: int, flags: int, *, brief: bool = False) -> int:
         """Open the inode behind ``descriptor`` anew; the result must come back to ``close``.
 
         Only for regular files and with ``O_PATH``: a fifo could wait and a device could act.
         """
-        return self.open(str(descriptor), flags, dir_fd=self.by_number)
+        return self.open(str(descriptor), flags, dir_fd=self.by_number, brief=brief)
 
     def close(self, descriptor: int) -> None:
         """Close what ``open`` gave. Deferred errors of network file systems surface here as OSError."""

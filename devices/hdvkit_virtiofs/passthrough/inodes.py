@@ -56,24 +56,22 @@ class InodeTable:
         Raises:
             OSError: The kernel's answer, or ENFILE when the guest holds too many files.
         """
-        return self.adopt(self._descriptors.open(name, REFERENCE, dir_fd=parent.descriptor))
+        return self.adopt(self._descriptors.open(name, REFERENCE, dir_fd=parent.descriptor, brief=True))
 
     def adopt(self, descriptor: int) -> tuple[Inode, os.stat_result]:
         """Take over an O_PATH descriptor and give the Inode it stands for, with its attributes.
 
         Call it last in an operation: an Inode that then is not given to the guest is never forgotten.
         """
-        try:
+        with contextlib.ExitStack() as unless_kept:
+            unless_kept.callback(self._descriptors.close, descriptor)
             status = os.fstat(descriptor)
-        except OSError:
-            self._descriptors.close(descriptor)
-            raise
-        key = status.st_dev, status.st_ino
-        inode = self._known.get(key)
-        if inode is None:
-            inode = self._known[key] = Inode(descriptor, key, stat.S_IFMT(status.st_mode))
-        else:
-            self._descriptors.close(descriptor)
+            key = status.st_dev, status.st_ino
+            inode = self._known.get(key)
+            if inode is None:
+                self._descriptors.require(0)
+                inode = self._known[key] = Inode(descriptor, key, stat.S_IFMT(status.st_mode))
+                unless_kept.pop_all()
         return inode, status
 
     def drop(self, inode: Inode) -> None:

@@ -202,7 +202,7 @@ class Passthrough(OpenFiles):
 
     def _open_existing(self, parent: Inode, name: bytes, flags: int) -> tuple[Entry[Inode], Opened[File]]:
         with contextlib.ExitStack() as undo:
-            found = self._descriptors.open(name, REFERENCE, dir_fd=parent.descriptor)
+            found = self._descriptors.open(name, REFERENCE, dir_fd=parent.descriptor, brief=True)
             undo.callback(self._descriptors.close, found)
             opened = self._reopen(found, stat.S_IFMT(os.fstat(found).st_mode), flags)
             undo.pop_all()

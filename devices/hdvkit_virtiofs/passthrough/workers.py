@@ -47,6 +47,4 @@ async def _end_of(future: asyncio.Future[Result]) -> None:
         while not future.done():
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait((future,))
-    # Looked at, or asyncio reports an error nobody is left to hear.
-    with contextlib.suppress(BaseException):
-        future.result()
+    future.exception()  # looked at, or asyncio reports an error nobody is left to hear
