@@ -257,6 +257,6 @@ def _refuses(field: "attrs.Attribute[Any] | None", value: object) -> bool:
 
 def _sentence(problem: Exception) -> str:
     """The message; attrs puts the field, the type and the value behind it, where nobody wants to read them."""
-    if problem.args and isinstance(problem.args[0], str) and not isinstance(problem, OSError):
+    if problem.args and isinstance(problem.args[0], str):
         return problem.args[0]
     return str(problem) or type(problem).__name__

@@ -66,7 +66,7 @@ def homes(faces: Iterable[ModuleType], declared: Iterable[tuple[str, str]]) -> l
     for face in faces:
         for name in getattr(face, "__all__", ()):
             thing = getattr(face, name, None)
-            if is_definition(thing):
+            if inspect.isclass(thing) or inspect.isroutine(thing):
                 offered.setdefault((thing.__module__, thing.__name__), []).append(face.__name__)
     wrong = [
         f"{module}.{name} is offered by {' and '.join(by)}"
@@ -136,8 +136,7 @@ def test_the_check_sees_each_fault() -> None:
     assert complaints(ModuleType("bare")) == ["bare has no __all__"]
     assert complaints(a_face("mute", Mute=Mute)) == ["mute.Mute has no docstring"]
     gone = a_face("gone", B=1, A=2)
-    gone.__all__ = ["B", "A", "Missing"]
-    gone.__doc__ = "."
+    vars(gone).update(__all__=["B", "A", "Missing"], __doc__=".")
     assert complaints(gone) == [
         "gone has no docstring",
         "gone.__all__ is not sorted, or says something twice",

@@ -18,7 +18,7 @@ from hdvkit.errors import HostError, UsageError
 from hdvkit.option_types import to_text, to_value, type_name
 
 if TYPE_CHECKING:
-    from nowhere import Unknown
+    from nowhere import Unknown  # type: ignore[import-not-found]  # a name that cannot be resolved when it runs
 
 Tag = NewType("Tag", str)
 

@@ -16,11 +16,8 @@ from hdvkit.apertures import ApertureMemory, NoMoreApertures
 from hdvkit.errors import HostError
 from hdvkit.memory import Memory, RegionMemory
 from hdvkit.pci.msix import Message
-from hdvkit.runtime.backend import Backend, Removal, Slot
-from hdvkit.runtime.doorbell import Doorbell
-from hdvkit.runtime.function import Function
+from hdvkit.runtime import CONFIG, Backend, Doorbell, Function, Removal, Slot
 from hdvkit.testing.ram import HIGH, MIB, MIN_SIZE, Ram
-from hdvkit.virtio.transport import CONFIG
 
 if TYPE_CHECKING:
     from hdvkit.hookspecs import RegisterHost

@@ -158,7 +158,7 @@ STATX_OUT = Struct("<QII16x IIQIIIHxxQQQQ qIxxxxqIxxxxqIxxxxqIxxxx 4I112x")
 def read_entry(data: bytes, offset: int = 0) -> EntryOut:
     """Read an entry_out."""
     fields = ENTRY_OUT.unpack_from(data, offset)
-    return EntryOut(*fields[:6], Attr._make(fields[6:]))
+    return EntryOut._make((*fields[:6], Attr._make(fields[6:])))
 
 
 def read_attr(data: bytes) -> AttrOut:
@@ -184,7 +184,7 @@ def read_statx(data: bytes) -> StatxOut:
     """Read a statx_out."""
     fields = STATX_OUT.unpack(data)
     times = [SxTime(fields[at], fields[at + 1]) for at in (14, 16, 18, 20)]
-    return StatxOut(*fields[:3], Statx(*fields[3:14], *times, *fields[22:]))
+    return StatxOut._make((*fields[:3], Statx._make((*fields[3:14], *times, *fields[22:]))))
 
 
 def read_dirents(data: bytes) -> Iterator[Dirent]:

@@ -20,7 +20,7 @@ SLASH = b""  # stands for a slash at the end: what comes before it must be a dir
 Path = str | bytes
 
 # The root is not looked up; of its attributes only the type is known before GETATTR.
-ROOT = EntryOut(ROOT_ID, 0, 0, 0, 0, 0, Attr(ROOT_ID, *[0] * 8, stat.S_IFDIR, *[0] * 6))
+ROOT = EntryOut(ROOT_ID, 0, 0, 0, 0, 0, Attr._make((ROOT_ID, *[0] * 8, stat.S_IFDIR, *[0] * 6)))
 
 
 class Place(NamedTuple):

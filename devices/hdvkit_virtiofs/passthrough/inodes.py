@@ -63,15 +63,17 @@ class InodeTable:
 
         Call it last in an operation: an Inode that then is not given to the guest is never forgotten.
         """
-        with contextlib.ExitStack() as unless_kept:
-            unless_kept.callback(self._descriptors.close, descriptor)
+        inode = None
+        try:
             status = os.fstat(descriptor)
             key = status.st_dev, status.st_ino
             inode = self._known.get(key)
             if inode is None:
                 self._descriptors.require(0)
                 inode = self._known[key] = Inode(descriptor, key, stat.S_IFMT(status.st_mode))
-                unless_kept.pop_all()
+        finally:
+            if inode is None or inode.descriptor != descriptor:
+                self._descriptors.close(descriptor)
         return inode, status
 
     def drop(self, inode: Inode) -> None:

@@ -16,8 +16,8 @@ from hdvkit_virtiofs.passthrough.files import Directory, File, behind
 from hdvkit_virtiofs.passthrough.inodes import Inode
 from hdvkit_virtiofs.passthrough.workers import Workers
 
-INLINE_WRITE = 128 * 1024
-"""Larger writes go to a thread: copying takes about as long as the way there and back."""
+INLINE_WRITE = 256 * 1024
+"""Larger writes go to a thread: copying them would hold up everybody for longer than a handful of requests."""
 
 LARGEST_COPY = 64 * 1024 * 1024
 """The most one ``copy_file_range`` copies; the guest asks again for the rest, and can be interrupted between."""

@@ -1,0 +1,203 @@
+"""The ``hdvkit`` command. Words in and tables out; what it does lives in the modules it calls.
+
+For people through rich, for programs with ``--json``: one object a line. Errors of use are one sentence on stderr and
+exit code 2, refusals of the platform and failed checks are exit code 1; ``--debug`` adds the traceback.
+"""
+
+import asyncio
+import json
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import attrs
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from hdvkit import checkup, options, serving
+from hdvkit.demo import SAMPLES, Demo, Step
+from hdvkit.errors import HostError, UsageError
+from hdvkit.observe import Event
+from hdvkit.plugins import Plugins
+
+as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for programs.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show tracebacks of errors.")
+@click.version_option(package_name="hdvkit")
+@click.pass_context
+def cli(context: click.Context, debug: bool) -> None:
+    """Virtio devices for virtual machines, written in async Python."""
+    context.ensure_object(dict)["debug"] = debug
+
+
+@cli.command()
+@click.argument("directory", required=False, type=click.Path(path_type=Path))
+@click.option("--packed", is_flag=True, help="Use packed rings instead of split ones.")
+@click.option("--read-only", is_flag=True, help="Share it read-only, and see the guest's writes fail.")
+@as_json
+def demo(directory: Path | None, packed: bool, read_only: bool, as_json: bool) -> None:
+    """Share DIRECTORY with a simulated guest, and print what the guest does with it.
+
+    Without DIRECTORY a temporary one is made. The guest leaves nothing behind.
+    """
+    with tempfile.TemporaryDirectory(prefix="hdvkit-demo-") as made:
+        if directory is None:
+            directory = Path(made)
+            for name, data in SAMPLES.items():
+                (directory / name).write_bytes(data)
+        show = Demo(directory, packed=packed, read_only=read_only)
+        steps = asyncio.run(_collect(show))
+    if as_json:
+        _print_json(attrs.asdict(step) for step in steps)
+    else:
+        _print_demo(show, steps)
+    if any(step.failed for step in steps):
+        raise SystemExit(1)
+
+
+async def _collect(show: Demo) -> list[Step]:
+    return [step async for step in show.steps()]
+
+
+@cli.command()
+@click.argument("host")
+@click.argument("devices", nargs=-1, required=True, metavar="DEVICE...")
+@as_json
+def run(host: str, devices: Sequence[str], as_json: bool) -> None:
+    """Attach DEVICEs to HOST and serve until SIGINT or SIGTERM.
+
+    HOST and DEVICE are a kind and its options, as in virtiofs:source=/srv,tag=src,read_only=true; a comma in a value
+    is written twice.
+    """
+    specs = [options.parse(device) for device in devices]
+    tell = _event_as_json if as_json else _event_as_text
+    asyncio.run(serving.serve(options.parse(host), specs, Plugins.load(), tell))
+
+
+@cli.command()
+@as_json
+def plugins(as_json: bool) -> None:
+    """List the kinds of hosts and devices, where each comes from, and what failed to load."""
+    loaded = Plugins.load()
+    if as_json:
+        _print_json(attrs.asdict(one) for one in loaded.listing)
+        return
+    table = Table("plugin", "state", "hosts", "devices", "from")
+    for one in loaded.listing:
+        origin = " ".join(part for part in (one.distribution, one.version) if part) or one.module
+        table.add_row(one.name, one.state, ", ".join(one.hosts), ", ".join(one.devices), origin)
+    console = Console()
+    console.print(table)
+    for failure in loaded.failures:
+        console.print(Text(f"\n{failure.name} failed:\n{failure.traceback_text}"), style="red")
+
+
+@cli.command()
+@click.argument("device", default="virtiofs:source=.,tag=selftest,read_only=true", metavar="[DEVICE]")
+@as_json
+def selftest(device: str, as_json: bool) -> None:
+    """Run the conformance kit on DEVICE with the simulated guest, hostile guests included."""
+    from hdvkit.testing import kit  # pytest authors and this command need it; serving does not
+
+    spec = options.parse(device)
+    loaded = Plugins.load()
+    factory = loaded.device(spec.kind)
+    options.build(factory, spec.options, f"device {spec.kind}")  # bad options are an error of use, at once
+    report = asyncio.run(kit.check_device(lambda: options.build(factory, spec.options), kind=spec.kind))
+    if as_json:
+        _print_json(attrs.asdict(result) for result in report.results)
+    else:
+        table = Table("check", "result", "seconds", "")
+        for one in report.results:
+            verdict = Text("passed", "green") if one.passed else Text("FAILED", "bold red")
+            table.add_row(Text(one.name), verdict, f"{one.seconds:.3f}", Text(one.detail))
+        Console().print(table)
+        Console().print(f"{len(report.results) - len(report.failed)} passed, {len(report.failed)} failed")
+    if report.failed:
+        raise SystemExit(1)
+
+
+@cli.command()
+@click.argument("host", required=False)
+@as_json
+def check(host: str | None, as_json: bool) -> None:
+    """Say whether this machine can do what HOST needs (every kind, by default), and what is missing if not."""
+    findings = checkup.check(host, Plugins.load())
+    if as_json:
+        _print_json(attrs.asdict(one) for one in findings)
+    else:
+        table = Table("what", "", "found", "what to do")
+        for one in findings:
+            table.add_row(one.what, Text("ok", "green") if one.good else Text("missing", "red"), one.found, one.advice)
+        Console().print(table)
+    if not all(one.good for one in findings):
+        raise SystemExit(1)
+
+
+def _print_demo(show: Demo, steps: Sequence[Step]) -> None:
+    table = Table(title=f"A simulated guest in {show.directory}", title_justify="left")
+    for column in ("what the guest did", "what it saw"):
+        table.add_column(column, overflow="fold")
+    for column in ("bytes", "requests", "ms"):
+        table.add_column(column, justify="right")
+    for step in steps:
+        saw = Text(step.saw, "red" if step.failed else "")
+        table.add_row(Text(step.did), saw, f"{step.bytes:,}", str(step.requests), f"{step.seconds * 1000:.1f}")
+    console = Console()
+    console.print(table)
+    if show.stats is not None:
+        for queue in show.stats.queues:
+            console.print(
+                f"{'packed' if show.packed else 'split'} queue {queue.name}: {queue.chains} chains, "
+                f"{queue.kicks} kicks, {queue.interrupts} interrupts, "
+                f"{queue.taken:,} bytes from the guest, {queue.given:,} to it",
+                highlight=False,
+            )
+
+
+def _print_json(objects: Iterable[object]) -> None:
+    for one in objects:
+        click.echo(json.dumps(one, default=str))
+
+
+def _event_as_json(event: Event) -> None:
+    click.echo(json.dumps(event.as_dict()))
+
+
+def _event_as_text(event: Event) -> None:
+    place = " ".join(f"{key} {value}" for key, value in event.place.items())
+    reason = f": {event.reason}" if event.reason else ""
+    Console(highlight=False).print(Text(f"{event.device} ({event.device_kind}) {event.kind} {place}{reason}"))
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """The console script: run a command, and turn what it raises into a sentence and an exit code."""
+    debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
+    Plugins.load().add_commands(cli)
+    try:
+        code = cli.main(args=arguments, prog_name="hdvkit", standalone_mode=False) or 0
+    except click.exceptions.Exit as ended:
+        code = ended.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = 2
+    except (click.Abort, KeyboardInterrupt):
+        code = 130
+    except UsageError as error:
+        code = _failed(error, 2, debug)
+    except HostError as error:
+        code = _failed(error, 1, debug)
+    sys.exit(code)
+
+
+def _failed(error: Exception, code: int, debug: bool) -> int:
+    if debug:
+        Console(stderr=True).print_exception()
+    click.echo(f"hdvkit: {error}", err=True)
+    return code
