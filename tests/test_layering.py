@@ -28,6 +28,9 @@ STAIRS: list[set[str]] = [
 ABOVE = {
     # These work on whole hosts, by kind, so they stand on the face.
     "hdvkit.testing.kit",
+    "hdvkit.testing.backend_checks",
+    "hdvkit.testing.device_checks",
+    "hdvkit.testing.echo",
     "hdvkit.testing.pytest_plugin",
 }
 

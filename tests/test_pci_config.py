@@ -171,7 +171,7 @@ def test_only_aligned_accesses_of_1_2_or_4_bytes_inside_are_made(express: bool) 
     assert config.size == end
     for offset in (*range(-2, 10), *range(end - 5, end + 5)):
         for size in range(10):
-            good = size in (1, 2, 4) and offset % max(size, 1) == 0 and 0 <= offset and offset + size <= end
+            good = size in (1, 2, 4) and offset % max(size, 1) == 0 and offset >= 0 and offset + size <= end
             before = config.dropped
             assert len(config.read(offset, size)) == size
             config.write(offset, b"\xff" * size)
@@ -201,3 +201,23 @@ def test_a_bar_of_no_power_of_two_or_below_a_page_is_refused(size: int) -> None:
 def test_a_bar_that_no_header_has_is_refused(index: int) -> None:
     with pytest.raises(ValueError, match="index"):
         Bar(index, 4096)
+
+
+@pytest.mark.xfail(strict=True, raises=(IndexError, pytest.fail.Exception), reason="BARs are not checked for room")
+@pytest.mark.parametrize(
+    "bars",
+    [
+        [Bar(5, 0x1000)],  # its upper half would be the CardBus register
+        [Bar(0, 0x1000), Bar(1, 0x1000, wide=False)],  # in the upper half of BAR 0
+        [Bar(0, 0x1000), Bar(0, 0x2000)],
+    ],
+)
+def test_bars_that_share_a_register_are_refused(bars: list[Bar]) -> None:
+    with pytest.raises(UsageError, match="BAR"):
+        space(bars)
+
+
+@pytest.mark.xfail(strict=True, raises=pytest.fail.Exception, reason="a 32-bit BAR may be declared with 4 GiB")
+def test_a_32_bit_bar_of_4_gib_is_refused() -> None:
+    with pytest.raises(UsageError, match="32-bit"):
+        Bar(0, 1 << 32, wide=False)

@@ -149,7 +149,7 @@ def test_odd_accesses_are_counted_and_change_nothing() -> None:
     allowed = 0
     for offset in range(-9, size + 9):
         for length in range(18):
-            good = length in (4, 8) and offset % length == 0 and 0 <= offset and offset + length <= size
+            good = length in (4, 8) and offset % length == 0 and offset >= 0 and offset + length <= size
             count = table.dropped
             data = table.read(offset, length)
             assert len(data) == min(length, 8)

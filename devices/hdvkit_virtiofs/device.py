@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 import hdvkit
-from hdvkit import Chain, Queue, VirtioDevice
+from hdvkit import Chain, Queue, UsageError, VirtioDevice
 from hdvkit.virtio import DeviceType
 from hdvkit_virtiofs.cache import RULES, Cache
 from hdvkit_virtiofs.fuse import BrokenRequest, Session, decode_header, replies, takes_reply
@@ -39,6 +39,13 @@ WANTED = (
 
 def _source(value: "Path | Operations[Any, Any]") -> "Path | Operations[Any, Any]":
     return Path(value) if isinstance(value, str) else value
+
+
+def _share(directory: Path) -> Passthrough:
+    try:
+        return Passthrough(directory)
+    except OSError as error:
+        raise UsageError(f"{error.strerror}; give source= a directory that this user may list") from error
 
 
 def _check_tag(_: object, __: object, tag: str) -> None:
@@ -88,7 +95,7 @@ class VirtioFs(VirtioDevice):
 
     def __attrs_post_init__(self) -> None:
         """Open the source, so that a missing directory is the adder's error and not the guest's."""
-        operations = self.source if isinstance(self.source, Operations) else Passthrough(self.source)
+        operations = self.source if isinstance(self.source, Operations) else _share(self.source)
         rules = RULES[self.cache]
         times = Times(
             entry=rules.timeout if self.entry_timeout is None else self.entry_timeout,

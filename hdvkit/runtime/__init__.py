@@ -7,13 +7,12 @@ from hdvkit.runtime.function import Function
 from hdvkit.runtime.host import DeviceHost, Opening
 from hdvkit.runtime.queue import Queue
 from hdvkit.runtime.stats import FunctionStats, QueueStats, State
-from hdvkit.virtio import CONFIG, INTX, Chain
+from hdvkit.virtio import CONFIG, INTX
 
 __all__ = [
     "CONFIG",
     "INTX",
     "Backend",
-    "Chain",
     "DeviceHost",
     "Doorbell",
     "Function",

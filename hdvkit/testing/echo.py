@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from hdvkit.runtime import Chain, Queue, VirtioDevice
+from hdvkit import Chain, Queue, VirtioDevice
 
 ECHO_TYPE: Final = 0x3F
 """The last number that fits PCI ids of modern devices; no device type has it."""
