@@ -6,11 +6,12 @@ import errno
 import itertools
 import json
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+
+from hdvkit_virtiofs import Attributes, Context, DirEntry, Entry, FuseError, Operations
 
 import hdvkit
 from hdvkit.testing import Guest
-from hdvkit_virtiofs import Attributes, Context, DirEntry, Entry, FuseError, Operations
 
 DOCUMENT = '{"name": "hdvkit", "hosts": {"sim": "works", "hdv": "planned"}, "kinds": ["rng", "virtiofs"]}'
 
@@ -18,8 +19,8 @@ DOCUMENT = '{"name": "hdvkit", "hosts": {"sim": "works", "hdv": "planned"}, "kin
 class Node:
     """An object of the document is a folder, anything else a file."""
 
-    def __init__(self, value: object, numbers: Iterable[int]) -> None:
-        self.ino = next(iter(numbers))
+    def __init__(self, value: object, numbers: Iterator[int]) -> None:
+        self.ino = next(numbers)
         self.names: dict[bytes, Node] = {}
         self.data = b""
         if isinstance(value, dict):

@@ -128,6 +128,7 @@ class RegionMemory(Memory):
 
     def __init__(self) -> None:
         self._regions: list[Region] = []  # sorted by address, never overlapping
+        self._recent: Region | None = None  # where the last lease was: most likely the next is there too
         self._retiring: set[Region] = set()
 
     def map(self, address: int, buffer: memoryview, *, writable: bool = True) -> None:
@@ -159,6 +160,7 @@ class RegionMemory(Memory):
         if at < 0 or self._regions[at].address != address:
             raise UsageError(f"cannot unmap {address:#x}: no mapped region starts there")
         region = self._regions.pop(at)
+        self._recent = None
         self._retiring.add(region)
 
         def ended() -> None:
@@ -169,14 +171,19 @@ class RegionMemory(Memory):
 
     def lease(self, address: int, size: int, *, writable: bool, coherent: bool = False) -> Lease:
         """Lease a range that lies inside one region; always coherent."""
+        region = self._recent
+        if region is None or not size > 0 or address < region.address or address + size > region.end:
+            region = self._recent = self._find(address, size)
+        if writable and not region.writable:
+            raise GuestError(f"{size} bytes at {address:#x} are to be written, but that memory is read-only")
+        return region.lease(address, size)
+
+    def _find(self, address: int, size: int) -> Region:
         check_range(address, size)
         at = bisect_right(self._regions, address, key=_ADDRESS) - 1
         if at < 0 or address + size > self._regions[at].end:
             raise GuestError(f"{size} bytes at {address:#x} do not lie inside guest RAM")
-        region = self._regions[at]
-        if writable and not region.writable:
-            raise GuestError(f"{size} bytes at {address:#x} are to be written, but that memory is read-only")
-        return region.lease(address, size)
+        return self._regions[at]
 
     @property
     def leases(self) -> int:

@@ -17,7 +17,7 @@ from hdvkit.pci.msix import Message
 from hdvkit.runtime.backend import Slot
 from hdvkit.runtime.device import VirtioDevice
 from hdvkit.runtime.doorbell import Doorbell
-from hdvkit.runtime.events import EventStream
+from hdvkit.runtime.life import Life
 from hdvkit.runtime.queue import Queue, Turn
 from hdvkit.runtime.service import Service
 from hdvkit.runtime.stats import FunctionStats, QueueStats, State
@@ -72,7 +72,6 @@ class Function:
         self.device = device
         self.name = name
         self.kind = kind
-        self.state = State.ATTACHED
         self.transport = _transport(device, remapped, interrupt_pin)
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
@@ -86,8 +85,7 @@ class Function:
         self._resets = 0
         self._needs_resets = 0
         self._observers = observers
-        self._streams: set[EventStream] = set()
-        self._changed = asyncio.Event()
+        self._life = Life(name, kind, observers, lambda: self.slot.place)
 
     def __repr__(self) -> str:
         return f"<Function {self.name!r} ({self.kind}), {self.state}>"
@@ -119,25 +117,22 @@ class Function:
 
     # What the embedder calls
 
+    @property
+    def state(self) -> State:
+        """Where the function is in its life."""
+        return self._life.state
+
     async def ready(self) -> None:
         """Wait until the guest's driver is up.
 
         Raises:
             UsageError: The device was removed or its host closed, so it never will be.
         """
-        while self.state is not State.READY:
-            if self.state.revoked:
-                raise UsageError(f"device {self.name!r} is {self.state}; it will not become ready")
-            await self._changed.wait()
+        await self._life.ready()
 
     def events(self) -> AsyncIterator[Event]:
         """All that happens to the device from now on. Ends when it is removed or its host closed."""
-        stream = EventStream(self._streams.discard)
-        if self.state.over:
-            stream.end()
-        else:
-            self._streams.add(stream)
-        return stream
+        return self._life.events()
 
     def stats(self) -> FunctionStats:
         """A snapshot of the counters."""
@@ -175,16 +170,13 @@ class Function:
 
     def announce(self, kind: EventKind, reason: str = "") -> None:
         """Tell everybody who listens what has happened."""
-        event = Event(kind, self.name, self.kind, reason, dict(self.place))
-        for stream in tuple(self._streams):
-            stream.put(event)
-        self._observers.event(event)
+        self._life.announce(kind, reason)
 
     async def revoke(self) -> None:
         """From now on the guest gets errors only, and the device is closed. Nothing of the host stays reachable."""
         if self.state.revoked:
             return
-        self._set_state(State.PARKED)
+        self._life.enter(State.PARKED)
         await self._stop_serving()
         if self.transport.running:
             self._service.start_all()
@@ -198,12 +190,9 @@ class Function:
         if self.state.over:
             return
         await self.revoke()
-        self._set_state(state)
         self._service.close_all()
         await self._stop_serving()
-        self.announce(kind)
-        for stream in tuple(self._streams):
-            stream.end()
+        self._life.end(state, kind)
 
     # What the service calls
 
@@ -239,12 +228,12 @@ class Function:
             message = self.transport.needs_reset()
         self._interrupt(message)
         if not self.state.revoked:
-            self._set_state(State.NEEDS_RESET)
+            self._life.enter(State.NEEDS_RESET)
             self.announce(EventKind.NEEDS_RESET, reason)
 
     def settled(self) -> None:
         """Finish the resets the guest waits for, once nothing of the old rings is left."""
-        self._notify()
+        self._life.stir()
         if self._resetting:
             if self._service.idle:
                 self._resetting = False
@@ -299,9 +288,12 @@ class Function:
 
     def _driver_ready(self) -> None:
         self._used = True
+        if self.transport.needing_reset:
+            self._interrupt(self.transport.signal_config())  # it was not up yet when there was something to tell
+            return
         self._service.start_all()
         if not self.state.revoked:
-            self._set_state(State.READY)
+            self._life.enter(State.READY)
             self.announce(EventKind.READY)
 
     def _reset_device(self) -> None:
@@ -322,7 +314,7 @@ class Function:
         self._used = False
         self._resets += 1
         if not self.state.revoked:
-            self._set_state(State.ATTACHED)
+            self._life.enter(State.ATTACHED)
         with self._lock:
             self.transport.reset_done()
         self.announce(EventKind.RESET)
@@ -337,7 +329,7 @@ class Function:
     async def _stop_serving(self) -> None:
         self._service.cancel_all()
         while self._service.busy:
-            await self._changed.wait()
+            await self._life.change()
 
     def _lose_memory(self, address: int, size: int) -> None:
         for queue in tuple(self._service.queues.values()):
@@ -365,15 +357,6 @@ class Function:
     def _interrupt(self, message: Message | None) -> None:
         if message is not None:
             self.slot.interrupt(message)
-
-    def _set_state(self, state: State) -> None:
-        self.state = state
-        self._notify()
-
-    def _notify(self) -> None:
-        """Wake everybody who waits for a change; whoever waits next waits for the next one."""
-        self._changed.set()
-        self._changed = asyncio.Event()
 
     def _queue_stats(self, index: int) -> QueueStats:
         counters = self._service.counters[index]

@@ -271,7 +271,7 @@ class CommonConfig:
 
     def _write_queue_size(self, value: int) -> list[ControlEvent]:
         queue = self._idle()
-        packed = self._driver_features & Feature.RING_PACKED
+        packed = self.features & Feature.RING_PACKED
         if (
             queue is None
             or not 0 < value <= min(queue.max_size, MAX_QUEUE_SIZE)

@@ -1,0 +1,186 @@
+"""Handlers of what lives from open to release: files, directories and their contents."""
+
+import errno
+from typing import Any
+
+from hdvkit_virtiofs.fuse import DirectoryWriter, DirEntry, FuseError, is_name, replies
+from hdvkit_virtiofs.fuse.spec import Opcode
+from hdvkit_virtiofs.server import Call, Server
+
+S = Server[Any, Any]
+
+# Open files
+
+
+async def open_(server: S, call: Call) -> bytes:
+    """OPEN."""
+    return await _open(server, call, directory=False)
+
+
+async def opendir(server: S, call: Call) -> bytes:
+    """OPENDIR."""
+    return await _open(server, call, directory=True)
+
+
+async def _open(server: S, call: Call, *, directory: bool) -> bytes:
+    server.check_room()
+    flags = call.message.flags
+    begin = server.operations.opendir if directory else server.operations.open
+    with server.nodes.pinned(call.header.nodeid) as node:
+        opened = await begin(node, flags, call.context)
+        fh = server.opened(call.header.nodeid, opened.handle, flags, directory=directory)
+    return replies.open_(fh, opened.flags | (0 if directory else server.times.open_flags))
+
+
+async def create(server: S, call: Call) -> bytes:
+    """CREATE."""
+    server.check_room()
+    message = call.message
+    with server.nodes.pinned(call.header.nodeid) as parent:
+        entry, opened = await server.operations.create(parent, message.name, message.mode, message.flags, call.context)
+        nodeid = server.nodes.enter(entry.node)
+        fh = server.opened(nodeid, opened.handle, message.flags)
+    return replies.create(server.encode(nodeid, entry), fh, opened.flags | server.times.open_flags)
+
+
+async def read(server: S, call: Call) -> bytes:
+    """READ: straight into the guest's pages, never more than it has room for."""
+    message = call.message
+    file = server.file(message.fh, call.header.nodeid)
+    if not file.readable:
+        raise FuseError(errno.EBADF)
+    with server.nodes.pinned(call.header.nodeid) as node:
+        views = call.channel.room(replies.HEADER_SIZE, message.size)
+        call.filled = await server.operations.read_into(node, file.handle, message.offset, views, call.context)
+    return b""
+
+
+async def write(server: S, call: Call) -> bytes:
+    """WRITE: straight from the guest's pages."""
+    message = call.message
+    file = server.file(message.fh, call.header.nodeid)
+    if not file.writable:
+        raise FuseError(errno.EBADF)
+    if message.size > server.session.max_write:
+        raise FuseError(errno.EINVAL)
+    with server.nodes.pinned(call.header.nodeid) as node:
+        views = call.channel.unread()
+        done = await server.operations.write_from(node, file.handle, message.offset, views, call.context)
+    return replies.write(done)
+
+
+async def flush(server: S, call: Call) -> bytes:
+    """FLUSH."""
+    file = server.file(call.message.fh, call.header.nodeid)
+    with server.nodes.pinned(call.header.nodeid) as node:
+        await server.operations.flush(node, file.handle, call.context)
+    return b""
+
+
+async def fsync(server: S, call: Call) -> bytes:
+    """FSYNC."""
+    file = server.file(call.message.fh, call.header.nodeid)
+    with server.nodes.pinned(call.header.nodeid) as node:
+        await server.operations.fsync(node, file.handle, call.message.datasync, call.context)
+    return b""
+
+
+async def fallocate(server: S, call: Call) -> bytes:
+    """FALLOCATE."""
+    message = call.message
+    file = server.file(message.fh, call.header.nodeid)
+    if not file.writable:
+        raise FuseError(errno.EBADF)
+    with server.nodes.pinned(call.header.nodeid) as node:
+        await server.operations.fallocate(node, file.handle, message.mode, message.offset, message.length, call.context)
+    return b""
+
+
+async def lseek(server: S, call: Call) -> bytes:
+    """LSEEK."""
+    message = call.message
+    file = server.file(message.fh, call.header.nodeid)
+    with server.nodes.pinned(call.header.nodeid) as node:
+        return replies.lseek(
+            await server.operations.lseek(node, file.handle, message.offset, message.whence, call.context)
+        )
+
+
+async def copy_file_range(server: S, call: Call) -> bytes:
+    """COPY_FILE_RANGE and COPY_FILE_RANGE_64."""
+    message = call.message
+    source, target = server.file(message.fh, call.header.nodeid), server.file(message.to_fh, message.to_node)
+    if not source.readable or not target.writable:
+        raise FuseError(errno.EBADF)
+    with (
+        server.nodes.pinned(call.header.nodeid) as node,
+        server.nodes.pinned(message.to_node) as to_node,
+    ):
+        done = await server.operations.copy_file_range(
+            (node, source.handle, message.offset),
+            (to_node, target.handle, message.to_offset),
+            message.length,
+            message.flags,
+            call.context,
+        )
+    return replies.copied(done) if call.header.opcode == Opcode.COPY_FILE_RANGE_64 else replies.write(done)
+
+
+async def release(server: S, call: Call) -> bytes:
+    """RELEASE."""
+    await server.close(call.message.fh, call)
+    return b""
+
+
+# Directories
+
+
+async def readdir(server: S, call: Call) -> bytes:
+    """READDIR."""
+    return await _list(server, call, plus=False)
+
+
+async def readdirplus(server: S, call: Call) -> bytes:
+    """READDIRPLUS: each name that fits is looked up, and is one more reference of the guest."""
+    return await _list(server, call, plus=True)
+
+
+async def _list(server: S, call: Call, *, plus: bool) -> bytes:
+    message = call.message
+    file = server.file(message.fh, call.header.nodeid, directory=True)
+    writer = DirectoryWriter(min(message.size, call.space))
+    with server.nodes.pinned(call.header.nodeid) as node:
+        for entry in await server.operations.readdir(node, file.handle, message.offset, call.context):
+            if not writer.fits(entry, plus):
+                if not writer.data:
+                    raise FuseError(errno.EINVAL)
+                break
+            if plus:
+                writer.add_plus(entry, await _entry_of(server, node, entry, call))
+            else:
+                writer.add(entry)
+    return writer.data
+
+
+async def _entry_of(server: S, parent: Any, entry: DirEntry, call: Call) -> bytes:
+    """The entry behind a name in a listing. One that is gone by now is listed without."""
+    if not is_name(entry.name):
+        return replies.NO_NODE
+    try:
+        return server.entry(await server.operations.lookup(parent, entry.name, call.context))
+    except FuseError:
+        return replies.NO_NODE
+
+
+async def fsyncdir(server: S, call: Call) -> bytes:
+    """FSYNCDIR."""
+    file = server.file(call.message.fh, call.header.nodeid, directory=True)
+    with server.nodes.pinned(call.header.nodeid) as node:
+        await server.operations.fsyncdir(node, file.handle, call.message.datasync, call.context)
+    return b""
+
+
+async def releasedir(server: S, call: Call) -> bytes:
+    """RELEASEDIR."""
+    await server.close(call.message.fh, call, directory=True)
+    return b""
