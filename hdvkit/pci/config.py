@@ -50,6 +50,7 @@ class Command(IntFlag):
     INTX_DISABLE = 0x0400
 
 
+STATUS_INTERRUPT = 0x0008
 STATUS_CAPABILITIES = 0x0010
 STATUS_WRITE_1_TO_CLEAR = 0xF900
 COMMAND_WRITABLE = Command.MEMORY | Command.BUS_MASTER | Command.PARITY | Command.SERR | Command.INTX_DISABLE
@@ -153,6 +154,10 @@ class ConfigSpace:
     def command(self) -> Command:
         """What the guest enabled."""
         return Command(int.from_bytes(self.read(Register.COMMAND, 2), "little"))
+
+    def show_interrupt(self, pending: bool) -> None:
+        """Set Interrupt Status: the function wants the interrupt pin, whether the guest lets it or not."""
+        self._data[Register.STATUS] = STATUS_CAPABILITIES | (STATUS_INTERRUPT if pending else 0)
 
     def bar_address(self, index: int) -> int:
         """Where the guest placed a BAR."""

@@ -146,9 +146,9 @@ class Chain:
     def __del__(self) -> None:
         # A guest waits for every chain; one that nobody holds any more would hang it, and the reset after it.
         if self._complete is not None:
-            warnings.warn(f"chain {self.head} was dropped without being completed", ResourceWarning, stacklevel=1)
             self.rewind()
             self.complete()
+            warnings.warn(f"chain {self.head} was dropped without being completed", ResourceWarning, stacklevel=1)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

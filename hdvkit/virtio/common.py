@@ -165,6 +165,8 @@ class CommonConfig:
             return []
         name, shift = register
         value = int.from_bytes(data, "little")
+        if self._resetting and name != "device_status":
+            return self._drop(value)  # the driver has to wait until device_status reads 0
         if name in self._select:
             self._select[name] = value
         elif name in _AREAS:
@@ -221,7 +223,7 @@ class CommonConfig:
     def _idle(self) -> QueueRegisters | None:
         """The selected queue, when the driver may change it: not while it is enabled or being reset."""
         queue = self._selected()
-        return None if queue is None or queue.enabled or queue.resetting or self._resetting else queue
+        return None if queue is None or queue.enabled or queue.resetting else queue
 
     def _drop(self, value: int) -> list[ControlEvent]:
         self.dropped += 1
@@ -229,7 +231,7 @@ class CommonConfig:
 
     def _write_driver_feature(self, value: int) -> list[ControlEvent]:
         half = self._select["driver_feature_select"]
-        if not self.status.negotiating or half >= 2 or self._resetting:
+        if not self.status.negotiating or half >= 2:
             # Bits above 63 do not exist: writing 0 there is how a driver says so, and breaks nothing.
             return [] if half >= 2 and not value else self._drop(value)
         kept = self._driver_features & ~(0xFFFFFFFF << 32 * half)

@@ -48,7 +48,7 @@ TABLE = (
 )
 """All that a driver may do. Besides, from anywhere: 0 resets, FAILED may be added, all else is refused.
 
-DRIVER_OK without FEATURES_OK before it is therefore refused, and so is taking a bit back.
+After FAILED only a reset helps. DRIVER_OK without FEATURES_OK before it is therefore refused, and so is taking a bit back.
 """
 
 _STEPS = {(row.now, row.written): row.step for row in TABLE}
@@ -91,6 +91,8 @@ class DeviceStatus:
         if written & Status.FAILED:
             self.value |= Status.FAILED
             return Step.FAIL
+        if self.value & Status.FAILED:
+            return Step.REFUSE
         step = _STEPS.get((self.value & _DRIVER_BITS, written & ~Status.DEVICE_NEEDS_RESET), Step.REFUSE)
         if step is Step.NEGOTIATE:
             self.refusal = refusal(self.offered, driver_features)
@@ -104,8 +106,9 @@ class DeviceStatus:
 
 def refusal(offered: int, wanted: int) -> str:
     """Why these features cannot be had together, or an empty string ("Feature Bits")."""
-    if wanted & ~offered:
-        return f"the driver wants features {wanted & ~offered:#x}, which were not offered"
+    unknown = wanted & ~int(offered)  # of a flag, ~ knows only the bits that have names
+    if unknown:
+        return f"the driver wants features {unknown:#x}, which were not offered"
     if not wanted & Feature.VERSION_1:
         return "the driver does not want VERSION_1; legacy drivers are not supported"
     return ""

@@ -226,7 +226,8 @@ class Transport:
         if 0 <= offset < COMMON_SIZE:
             return self.common.read(offset, size)
         if offset == ISR_OFFSET and size == 1:
-            isr, self.isr = self.isr, Isr(0)
+            isr = self.isr
+            self._set_isr(Isr(0))
             return bytes([isr])
         at = offset - DEVICE_OFFSET
         if size in (1, 2, 4, 8) and not at % size and 0 <= at <= len(self.device_config) - size:
@@ -258,7 +259,7 @@ class Transport:
         return self._kicks[index]
 
     def _reset(self) -> Sequence[Event]:
-        self.isr = Isr(0)
+        self._set_isr(Isr(0))
         self.common.reset()
         return (_RESET,)
 
@@ -294,13 +295,19 @@ class Transport:
         return (bar if bar in self.config.bars else CONFIG), offset, length
 
     def _signal(self, vector: int, cause: Isr) -> Message | None:
+        # "ISR status capability": a configuration change shows there whatever carries the interrupt.
+        if cause is Isr.CONFIG or not self.msix.enabled:
+            self._set_isr(self.isr | cause)
         if self.msix.enabled:
             if vector == NO_VECTOR:
                 return None
             return Message(vector, 0, 0) if self._remapped else self.msix.signal(vector)
-        self.isr |= cause
         usable = self._pin and not self.config.command & Command.INTX_DISABLE
         return INTX if usable else None
+
+    def _set_isr(self, isr: Isr) -> None:
+        self.isr = isr
+        self.config.show_interrupt(bool(isr) and not self.msix.enabled)
 
 
 def _le32(value: int) -> bytes:
