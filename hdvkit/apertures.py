@@ -120,14 +120,16 @@ class ApertureMemory(Memory):
         return start, -(-(address + size) // PAGE) * PAGE - start, writable
 
     def _find(self, key: Key, coherent: bool) -> _Aperture | None:
-        """The mapping for a range; None when all are leased and a copy will do."""
+        """The mapping for a range; None when a copy will do and has to."""
         aperture = self._existing(key)
-        if aperture is not None:
+        if aperture is not None and aperture.leases:
             return aperture
-        leased = sum(1 for one in self._apertures.values() if one.leases)
-        if leased >= self._limit - 1 and not coherent:
-            return None  # the last one is for making copies
-        return self._create(key)
+        # One mapping always stays free of leases, for copies to pass through.
+        if sum(1 for one in self._apertures.values() if one.leases) >= self._limit - 1:
+            if not coherent:
+                return None
+            raise NoMoreApertures(f"{self._limit - 1} of {self._limit} apertures are in use; lower queues or queue_size")
+        return aperture or self._create(key)
 
     def _existing(self, key: Key) -> _Aperture | None:
         """A mapping that is there, now the most recently used. A writable one may be read all the same."""
@@ -167,19 +169,20 @@ class ApertureMemory(Memory):
     def _copy(self, address: int, size: int, writable: bool) -> Lease:
         """A lease on a copy, written back with the release. Takes one mapping, for as long as copying takes."""
         data = bytearray(size)
-        self._exchange(address, memoryview(data), into_guest=False)
+        self._exchange(address, data, writable)
         self._copies += 1
         self._copies_out += 1
 
         def back() -> None:
             self._copies_out -= 1
             if writable:
-                self._exchange(address, memoryview(data), into_guest=True)
+                self._exchange(address, data, writable, into_guest=True)
 
         return Lease(memoryview(data), back)
 
-    def _exchange(self, address: int, data: memoryview, *, into_guest: bool) -> None:
-        key = self._key(address, len(data), into_guest)
+    def _exchange(self, address: int, data: bytearray, writable: bool, *, into_guest: bool = False) -> None:
+        """Copy between ``data`` and the guest. Memory that may not be written is refused with the first copy."""
+        key = self._key(address, len(data), writable)
         aperture = self._existing(key) or self._create(key)
         start = address % PAGE
         part = aperture.view[start : start + len(data)]

@@ -2,29 +2,15 @@
 
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata
 
-import attrs
-
 from hdvkit.plugins import Plugins
-
-
-@attrs.frozen
-class Finding:
-    """One thing that was looked at."""
-
-    what: str
-    found: str
-    good: bool
-    advice: str = ""
-    """What to do when it is not good."""
+from hdvkit.runtime import Backend, Finding
 
 
 def check(host: str | None, plugins: Plugins) -> list[Finding]:
     """Look at what hdvkit needs everywhere and, for one or all host kinds, at what the kind itself looks at.
-
-    A host factory that has a function ``check`` without arguments is asked; it returns findings.
 
     Raises:
         UsageError: There is no such host kind.
@@ -32,11 +18,8 @@ def check(host: str | None, plugins: Plugins) -> list[Finding]:
     findings = [_python(), *_packages(), *_plugins(plugins)]
     kinds = [host] if host is not None else sorted(plugins.hosts)
     for kind in kinds:
-        ask: Callable[[], list[Finding]] | None = getattr(plugins.host(kind), "check", None)
-        if ask is None:
-            findings.append(Finding(f"host {kind}", "needs nothing more", good=True))
-        else:
-            findings += ask()
+        ask: Callable[[], Sequence[Finding]] = getattr(plugins.host(kind), "check", Backend.check)
+        findings += ask() or [Finding(f"host {kind}", "needs nothing more", good=True)]
     return findings
 
 

@@ -24,16 +24,15 @@ from hdvkit.errors import HostError, UsageError
 from hdvkit.observe import Event
 from hdvkit.plugins import Plugins
 
+loaded = click.make_pass_decorator(Plugins)
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for programs.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--debug", is_flag=True, help="Show tracebacks of errors.")
 @click.version_option(package_name="hdvkit")
-@click.pass_context
-def cli(context: click.Context, debug: bool) -> None:
+def cli(debug: bool) -> None:
     """Virtio devices for virtual machines, written in async Python."""
-    context.ensure_object(dict)["debug"] = debug
 
 
 @cli.command()
@@ -69,7 +68,8 @@ async def _collect(show: Demo) -> list[Step]:
 @click.argument("host")
 @click.argument("devices", nargs=-1, required=True, metavar="DEVICE...")
 @as_json
-def run(host: str, devices: Sequence[str], as_json: bool) -> None:
+@loaded
+def run(plugins: Plugins, host: str, devices: Sequence[str], as_json: bool) -> None:
     """Attach DEVICEs to HOST and serve until SIGINT or SIGTERM.
 
     HOST and DEVICE are a kind and its options, as in virtiofs:source=/srv,tag=src,read_only=true; a comma in a value
@@ -77,37 +77,37 @@ def run(host: str, devices: Sequence[str], as_json: bool) -> None:
     """
     specs = [options.parse(device) for device in devices]
     tell = _event_as_json if as_json else _event_as_text
-    asyncio.run(serving.serve(options.parse(host), specs, Plugins.load(), tell))
+    asyncio.run(serving.serve(options.parse(host), specs, plugins, tell))
 
 
-@cli.command()
+@cli.command("plugins")
 @as_json
-def plugins(as_json: bool) -> None:
+@loaded
+def list_plugins(plugins: Plugins, as_json: bool) -> None:
     """List the kinds of hosts and devices, where each comes from, and what failed to load."""
-    loaded = Plugins.load()
     if as_json:
-        _print_json(attrs.asdict(one) for one in loaded.listing)
+        _print_json(attrs.asdict(one) for one in plugins.listing)
         return
     table = Table("plugin", "state", "hosts", "devices", "from")
-    for one in loaded.listing:
+    for one in plugins.listing:
         origin = " ".join(part for part in (one.distribution, one.version) if part) or one.module
         table.add_row(one.name, one.state, ", ".join(one.hosts), ", ".join(one.devices), origin)
     console = Console()
     console.print(table)
-    for failure in loaded.failures:
+    for failure in plugins.failures:
         console.print(Text(f"\n{failure.name} failed:\n{failure.traceback_text}"), style="red")
 
 
 @cli.command()
 @click.argument("device", default="virtiofs:source=.,tag=selftest,read_only=true", metavar="[DEVICE]")
 @as_json
-def selftest(device: str, as_json: bool) -> None:
+@loaded
+def selftest(plugins: Plugins, device: str, as_json: bool) -> None:
     """Run the conformance kit on DEVICE with the simulated guest, hostile guests included."""
     from hdvkit.testing import kit  # pytest authors and this command need it; serving does not
 
     spec = options.parse(device)
-    loaded = Plugins.load()
-    factory = loaded.device(spec.kind)
+    factory = plugins.device(spec.kind)
     options.build(factory, spec.options, f"device {spec.kind}")  # bad options are an error of use, at once
     report = asyncio.run(kit.check_device(lambda: options.build(factory, spec.options), kind=spec.kind))
     if as_json:
@@ -126,9 +126,10 @@ def selftest(device: str, as_json: bool) -> None:
 @cli.command()
 @click.argument("host", required=False)
 @as_json
-def check(host: str | None, as_json: bool) -> None:
+@loaded
+def check(plugins: Plugins, host: str | None, as_json: bool) -> None:
     """Say whether this machine can do what HOST needs (every kind, by default), and what is missing if not."""
-    findings = checkup.check(host, Plugins.load())
+    findings = checkup.check(host, plugins)
     if as_json:
         _print_json(attrs.asdict(one) for one in findings)
     else:
@@ -179,14 +180,14 @@ def _event_as_text(event: Event) -> None:
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The console script: run a command, and turn what it raises into a sentence and an exit code."""
     debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
-    Plugins.load().add_commands(cli)
+    plugins = Plugins.load()
+    plugins.add_commands(cli)
     try:
-        code = cli.main(args=arguments, prog_name="hdvkit", standalone_mode=False) or 0
+        code = cli.main(args=arguments, prog_name="hdvkit", standalone_mode=False, obj=plugins) or 0
     except click.exceptions.Exit as ended:
         code = ended.exit_code
     except click.ClickException as error:
-        error.show()
-        code = 2
+        code = _failed(error.format_message(), 2, debug)
     except (click.Abort, KeyboardInterrupt):
         code = 130
     except UsageError as error:
@@ -196,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code)
 
 
-def _failed(error: Exception, code: int, debug: bool) -> int:
+def _failed(error: Exception | str, code: int, debug: bool) -> int:
     if debug:
         Console(stderr=True).print_exception()
     click.echo(f"hdvkit: {error}", err=True)

@@ -621,7 +621,6 @@ async def test_a_ring_outside_memory_is_refused_when_it_is_enabled_and_told_once
         assert await echo(driver, b"fine") == b"fine"
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="DRIVER_OK after FAILED makes READY")
 async def test_a_driver_that_gave_up_does_not_become_ready() -> None:
     async with hdvkit.open_host("sim") as host:
         function = await host.add(Echo())

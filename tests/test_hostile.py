@@ -9,6 +9,7 @@ import threading
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -23,7 +24,7 @@ from hdvkit.testing.backend import SimBackend, SimMachine
 from hdvkit.testing.driver import DriverError, VirtioDriver
 from hdvkit.testing.driver_rings import F_INDIRECT, F_NEXT, F_WRITE
 from hdvkit.testing.driver_rings import need_event as driver_need_event
-from hdvkit.testing.guest import Guest, slot_of
+from hdvkit.testing.guest import Guest, machine_of, slot_of
 from hdvkit.testing.hostile import GUESTS, Answer, Hostile, HostileError, any_request, by_name, provoke
 from hdvkit.testing.hostile_guest import SETTLE, Intruder, Surprise
 from hdvkit.testing.hostile_rings import Link, RawSplit, raw_ring
@@ -31,7 +32,7 @@ from hdvkit.testing.ram import HIGH
 from hdvkit.virtio import Chain, DeviceType, Feature, PackedRing, Ring, RingAddresses, SplitRing
 from hdvkit.virtio.ring import need_event
 
-LINES = {f"H{n}" for n in range(1, 12)} | {f"R{n}" for n in range(1, 15)}
+LINES = [f"H{n}" for n in range(1, 12)] + [f"R{n}" for n in range(1, 15)]
 """The threat model at registers and rings."""
 
 PATIENCE = 2 * SETTLE
@@ -70,14 +71,19 @@ class SlowEcho(VirtioDevice):
         async with asyncio.TaskGroup() as tasks:
             async for chain in queue:
                 task = tasks.create_task(self._answer(chain))
-                # A task that is cancelled before its first step never comes to the with block.
-                task.add_done_callback(lambda _, chain=chain: chain.__exit__(None, None, None))
+                # A task that is cancelled before its first step never comes to its with block.
+                task.add_done_callback(partial(self._give_back, chain))
 
     async def _answer(self, chain: Chain) -> None:
         with chain:
             for _ in range(PATIENCE):
                 await asyncio.sleep(0)
             chain.write(chain.read())
+
+    @staticmethod
+    def _give_back(chain: Chain, _: asyncio.Task[None]) -> None:
+        if not chain.completed:
+            chain.complete()
 
 
 class Hoarder(VirtioDevice):
@@ -166,9 +172,13 @@ async def test_survives(guest: Hostile, packed: bool, device: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["R5-across-end-of-ram", "H4-descriptor-area-in-own-bar", "R3-chain-above-the-cap"])
-@pytest.mark.parametrize("backend", [{"apertures": 8}, {"doorbells": 0}, {"memory_mb": 4}], ids=str)
-async def test_survives_on_awkward_machines(name: str, backend: dict[str, int]) -> None:
-    async with two(Rng(), SimBackend(**backend)) as (host, function, bystander):
+@pytest.mark.parametrize(
+    "make",
+    [partial(SimBackend, apertures=8), partial(SimBackend, doorbells=0), partial(SimBackend, memory_mb=4)],
+    ids=["apertures", "trapped kicks", "little memory"],
+)
+async def test_survives_on_awkward_machines(name: str, make: Callable[[], SimBackend]) -> None:
+    async with two(Rng(), make()) as (host, function, bystander):
         await provoke(host, function, bystander, by_name(name), packed=False)
 
 
@@ -177,10 +187,10 @@ async def test_one_device_survives_all_of_them() -> None:
         for guest in GUESTS:
             for ring in guest.rings or ("split",):
                 await provoke(host, function, bystander, guest, ring == "packed")
-        assert Guest.of(host).machine.memory.allocated == 0
+        assert machine_of(host).memory.allocated == 0
 
 
-@pytest.mark.parametrize("line", sorted(LINES, key=lambda line: (line[0], int(line[1:]))))
+@pytest.mark.parametrize("line", LINES)
 def test_every_line_of_the_threat_model_is_tested(line: str) -> None:
     named = any(re.match(rf"test_{line.lower()}_", name) for name in globals())
     assert named or any(guest.line == line for guest in GUESTS)
@@ -190,7 +200,7 @@ def test_names_are_lines_and_words() -> None:
     names = [guest.name for guest in GUESTS]
     assert len(set(names)) == len(names)
     assert all(re.fullmatch(r"[HR]\d+(-[a-z0-9]+)+", name) for name in names)
-    assert {guest.line for guest in GUESTS} <= LINES
+    assert {guest.line for guest in GUESTS} <= set(LINES)
     assert all(guest.summary.endswith(".") and "\n" not in guest.summary for guest in GUESTS)
     with pytest.raises(LookupError, match="no hostile guest is called 'R99'"):
         by_name("R99")
@@ -385,21 +395,23 @@ async def test_r7_r12_a_device_that_takes_its_time_notices(name: str, packed: bo
 
 
 class Flipping(Memory):
-    """Guest RAM in which the guest rewrites descriptors as soon as the device has looked at them."""
+    """Guest RAM in which the guest rewrites what the device has just looked at: tables once they are copied."""
 
     def __init__(self, memory: Memory, flip: Callable[[int], None]) -> None:
         self.memory = memory
         self.flip = flip
 
     def lease(self, address: int, size: int, *, writable: bool, coherent: bool = False) -> Lease:
-        """Lease, then flip."""
+        """Lease, and flip then or when the lease is back."""
         lease = self.memory.lease(address, size, writable=writable, coherent=coherent)
-        if not coherent:
-            view = bytes(lease.view) if address == TABLE else b""
+
+        def back() -> None:
+            lease.release()
             self.flip(address)
-            if view:  # the copy was taken before the guest was quick enough
-                lease.release()
-                return Lease(memoryview(bytearray(view)), lambda: None)
+
+        if address == TABLE:
+            return Lease(lease.view, back)
+        self.flip(address)
         return lease
 
     @property
@@ -421,9 +433,9 @@ def test_r8_what_was_checked_is_what_is_used(packed: bool, indirect: bool) -> No
     honest = [(DATA, 16, marks | F_NEXT, 1), (DATA + 64, 32, marks | F_WRITE, 0)]
 
     def flip(address: int) -> None:
-        place = {DATA: 0, DATA + 64: 1}.get(address)
-        if place is not None or address == TABLE:
-            arena.fill(at + 16 * (place or 0), b"\xff" * 12)
+        places = {DATA: (0,), DATA + 64: (1,), TABLE: (0, 1)}.get(address, ())
+        for place in places:
+            arena.fill(at + 16 * place, b"\xff" * 16)
 
     for place, (address, length, flags, following) in enumerate(honest):
         words = (place, flags) if packed else (flags, following)
@@ -466,7 +478,7 @@ class Below(SimMachine):
 @KINDS
 async def test_r9_the_memory_of_a_ring_is_unplugged(packed: bool) -> None:
     async with two(SlowEcho()) as (host, function, bystander):
-        machine = Guest.of(host).machine
+        machine = machine_of(host)
         driver = VirtioDriver(machine, slot_of(function), packed=packed)
         neighbour = VirtioDriver(Below(machine), slot_of(bystander), packed=packed)
         events = function.events()
@@ -497,7 +509,7 @@ async def test_r9_the_memory_of_a_ring_is_unplugged(packed: bool) -> None:
 async def test_r9_the_memory_of_a_chain_is_unplugged(packed: bool) -> None:
     device = Hoarder()
     async with two(device) as (host, function, _):
-        machine = Guest.of(host).machine
+        machine = machine_of(host)
         driver = VirtioDriver(Below(machine), slot_of(function), packed=packed)
         async with asyncio.timeout(30):
             await driver.probe()
@@ -586,13 +598,17 @@ async def test_r14_a_busy_device_does_not_starve_its_neighbour() -> None:
                     await queue.kick(force=True)
                     await queue.wait(tokens[-1])
 
-            task = asyncio.create_task(flood())
+            flooding_task = asyncio.create_task(flood())
             await turns()
+            starved = []
             for _ in range(20):
                 before = busy.stats().chains
                 await exchange_entropy(patient)
-                assert BUDGET // 2 <= busy.stats().chains - before <= 3 * BUDGET
-            task.cancel()
+                starved.append(busy.stats().chains - before)
+            flooding_task.cancel()
+            await asyncio.wait([flooding_task])
+            assert max(starved) <= 3 * BUDGET
+            assert sum(starved) >= 10 * BUDGET, "the other device was not busy enough to prove anything"
 
 
 # -- random rings ------------------------------------------------------------------------------------

@@ -218,7 +218,7 @@ def test_only_what_was_mapped_can_be_unmapped(address: int) -> None:
     assert not gone
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from(["map", "unmap", "lease", "release"]), st.integers(0, 20), st.integers(0, 6)),

@@ -209,7 +209,6 @@ def test_a_chain_that_is_dropped_warns_and_goes_back_empty() -> None:
     assert lender.back == [(7, 0, 0)]
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="where warnings are errors, a dropped chain stays out")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_chain_that_is_dropped_goes_back_even_where_warnings_are_errors() -> None:
     lender = Lender([], [3])

@@ -280,7 +280,7 @@ OPERATIONS = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.integers(1, 11), st.booleans(), OPERATIONS)
 def test_any_history_returns_each_chain_once_with_its_length(
     size: int, event_idx: bool, operations: list[tuple[str, object]]

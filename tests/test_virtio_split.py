@@ -269,7 +269,7 @@ OPERATIONS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 4), st.booleans(), OPERATIONS)
 def test_any_history_returns_each_chain_once_with_its_length(
     exponent: int, event_idx: bool, operations: list[tuple[str, object]]

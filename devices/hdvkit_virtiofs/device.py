@@ -1,7 +1,7 @@
 """The virtio-fs device: queues on one side, a FUSE server on the other. Options are its constructor's arguments."""
 
-import asyncio
 import errno
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from hdvkit_virtiofs.handlers import HANDLERS
 from hdvkit_virtiofs.operations import Operations
 from hdvkit_virtiofs.passthrough import Passthrough
 from hdvkit_virtiofs.policy import Policy
-from hdvkit_virtiofs.server import Call, Server, Times
+from hdvkit_virtiofs.server import Server, Times
 
 TAG_SIZE = 36
 MAX_REQUEST_QUEUES = 16
@@ -121,24 +121,14 @@ class VirtioFs(VirtioDevice):
 
     async def serve(self, queue: Queue) -> None:
         """Answer requests, each in a task of its own, so that one that waits delays no other."""
-        server = self.server
-        async with asyncio.TaskGroup() as tasks:
-            async for chain in queue:
-                call = server.begin(chain)
-                if call is None:
-                    chain.complete()
-                else:
-                    tasks.create_task(self._run(call, chain))
+        await queue.each(self._begin, give_up=self.refuse)
 
-    async def _run(self, call: Call, chain: Chain) -> None:
-        try:
-            await self.server.run(call)
-        finally:
-            # Not by leaving a with block: that drops the answer of a request that was cancelled.
-            chain.complete()
+    def _begin(self, chain: Chain) -> Coroutine[Any, Any, None] | None:
+        call = self.server.begin(chain)
+        return None if call is None else self.server.run(call)
 
     def refuse(self, chain: Chain) -> None:
-        """After the removal every request ends in ENODEV."""
+        """What cannot be answered any more, because the share is being removed or was, ends in ENODEV."""
         try:
             header = decode_header(chain.read(40))
         except BrokenRequest:

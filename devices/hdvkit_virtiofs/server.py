@@ -130,7 +130,7 @@ class Server(Generic[Node, Handle]):
         return None if self._at_once(call) else call
 
     async def run(self, call: Call) -> None:
-        """Carry out a request and write its answer. Raises nothing but cancellation, and answers even then."""
+        """Carry out a request and write its answer. Raises nothing but cancellation, unless the guest asked for it."""
         unique = call.header.unique
         call.task = asyncio.current_task()
         self._calls[unique] = call
@@ -139,9 +139,9 @@ class Server(Generic[Node, Handle]):
         except FuseError as error:
             self.refuse(call.header, call.channel, error.errno)
         except asyncio.CancelledError:
-            self.refuse(call.header, call.channel, errno.EINTR if call.interrupted else errno.ENODEV)
             if not call.interrupted:
                 raise
+            self.refuse(call.header, call.channel, errno.EINTR)
         except Exception:
             log.exception("%s failed for node %d", Opcode(call.header.opcode).name, call.header.nodeid)
             self.refuse(call.header, call.channel, errno.EIO)

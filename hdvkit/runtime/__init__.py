@@ -1,6 +1,6 @@
 """What runs devices on an event loop: hosts, functions, queues, and the seam that platforms implement."""
 
-from hdvkit.runtime.backend import Backend, Removal, Slot
+from hdvkit.runtime.backend import Backend, Finding, Removal, Slot
 from hdvkit.runtime.device import VirtioDevice
 from hdvkit.runtime.doorbell import Doorbell
 from hdvkit.runtime.function import Function
@@ -15,6 +15,7 @@ __all__ = [
     "Backend",
     "DeviceHost",
     "Doorbell",
+    "Finding",
     "Function",
     "FunctionStats",
     "Opening",

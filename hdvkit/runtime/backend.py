@@ -5,9 +5,11 @@ is the place of one function in it. The simulated host is one implementation amo
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar
+
+import attrs
 
 from hdvkit.memory import Memory
 from hdvkit.pci.msix import Message
@@ -24,6 +26,17 @@ class Removal(StrEnum):
     """The guest has lost it."""
     PARKED = "parked"
     """The platform cannot take it from a running guest: it stays visible and answers with errors."""
+
+
+@attrs.frozen
+class Finding:
+    """One thing that was looked at to see whether this machine can do what a host kind needs."""
+
+    what: str
+    found: str
+    good: bool
+    advice: str = ""
+    """What to do when it is not good."""
 
 
 class Slot(ABC):
@@ -72,6 +85,11 @@ class Backend(ABC):
     """The platform owns the MSI-X table: it is told vector numbers, and masks are its business."""
     interrupt_pin: int = 0
     """1 when the platform can deliver INTx."""
+
+    @classmethod
+    def check(cls) -> Sequence[Finding]:
+        """Look at what the platform needs of this machine: rights, services, packages. For ``hdvkit check``."""
+        return ()
 
     @abstractmethod
     async def open(self) -> None:

@@ -223,6 +223,7 @@ class Function:
     def failed(self, reason: str) -> None:
         """DEVICE_NEEDS_RESET: the rings are dead until the guest resets the device."""
         self._needs_resets += 1
+        self._used = True
         self._service.close_all()
         with self._lock:
             message = self.transport.needs_reset()
@@ -311,13 +312,14 @@ class Function:
         self._finish_reset()
 
     def _finish_reset(self) -> None:
-        self._used = False
+        used, self._used = self._used, False
         self._resets += 1
         if not self.state.revoked:
             self._life.enter(State.ATTACHED)
         with self._lock:
             self.transport.reset_done()
-        self.announce(EventKind.RESET)
+        if used:  # every driver resets before it begins; that is nothing to tell
+            self.announce(EventKind.RESET)
 
     # Small things
 

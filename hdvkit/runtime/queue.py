@@ -4,7 +4,9 @@ Iteration hides arming, the second look, sleeping, and taking turns with other d
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
 
 import attrs
 
@@ -17,6 +19,10 @@ BUDGET = 64
 """Chains that one device may take before others have their turn."""
 MAX_EMPTY_LOOKS = 16
 """How often a ring may say "there is more" and have nothing, before its driver is taken for a liar."""
+
+
+Answer = Callable[[Chain], Coroutine[Any, Any, None] | None]
+"""Begins to answer a chain; an async function will do."""
 
 
 class Turn:
@@ -120,6 +126,23 @@ class Queue:
                 return await self._sleep()
         raise GuestError(f"queue {self.name!r} announced buffers {MAX_EMPTY_LOOKS} times and had none")
 
+    async def each(self, answer: Answer, *, give_up: Callable[[Chain], None] = Chain.rewind) -> None:
+        """Answer each chain in a task of its own, out of order, so that one that waits delays no other.
+
+        Every chain is completed when its coroutine ends, also when that was cancelled before it began.
+
+        Arguments:
+            answer: Begins to answer a chain: returns the coroutine that does the rest, or None when it is done.
+            give_up: What to answer when that coroutine failed or was cancelled; nothing, by default.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            async for chain in self:
+                rest = answer(chain)
+                if rest is None:
+                    chain.complete()
+                else:
+                    tasks.create_task(rest).add_done_callback(partial(_give_back, chain, give_up))
+
     async def _sleep(self) -> Chain:
         """Wait for kicks until one brings a chain. Kicks for nothing are allowed; they cost one look each."""
         while True:
@@ -144,3 +167,11 @@ class Queue:
             if self.ring.should_signal():
                 self._signal(self.index)
         self._on_completed(self, chain)
+
+
+def _give_back(chain: Chain, give_up: Callable[[Chain], None], task: "asyncio.Task[None]") -> None:
+    if not chain.completed:
+        if task.cancelled() or task.exception() is not None:
+            chain.rewind()
+            give_up(chain)
+        chain.complete()

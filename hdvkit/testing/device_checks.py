@@ -128,9 +128,7 @@ class _Bench:
             await provoke(host, function, bystander, guest, packed=packed, exchange=self._exchange)
 
     @asynccontextmanager
-    async def _attached(
-        self, backend: SimBackend | None = None
-    ) -> AsyncIterator[tuple[DeviceHost, Function, Guest]]:
+    async def _attached(self, backend: SimBackend | None = None) -> AsyncIterator[tuple[DeviceHost, Function, Guest]]:
         opening = Opening(DeviceHost(SimBackend() if backend is None else backend, _no_kinds))
         async with opening as host:
             function = await host.add(self._make(), name=self._kind)

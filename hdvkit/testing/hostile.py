@@ -31,7 +31,7 @@ from hdvkit.testing.driver import Status, VirtioDriver
 from hdvkit.testing.guest import Guest, slot_of
 from hdvkit.testing.hostile_guest import Answer, Exchange, Hostile, Intruder, Surprise
 
-__all__ = ["GUESTS", "Answer", "Exchange", "Hostile", "HostileError", "Verdict", "any_request", "by_name", "provoke"]
+__all__ = ["GUESTS", "Answer", "Hostile", "HostileError", "provoke"]
 
 LIMIT = 30.0
 """Seconds after which a device counts as hung. Nothing is ever timed against it."""

@@ -4,7 +4,7 @@ The guest's side only: it knows the device through :class:`Machine` and the driv
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
 from itertools import chain, count, repeat
 
@@ -53,10 +53,10 @@ class Surprise(Exception):
     """An attack saw what no sound device shows. The message says what."""
 
 
-Exchange = Callable[[VirtioDriver], Coroutine[object, object, None]]
+Exchange = Callable[[VirtioDriver], Awaitable[None]]
 """Does one good request, and raises when the answer is wrong."""
 
-Attack = Callable[["Intruder"], Coroutine[object, object, None]]
+Attack = Callable[["Intruder"], Awaitable[None]]
 """Ends when the device has answered: it returned what it was given, ignored it, or needs a reset.
 
 It raises :class:`Surprise` for an answer that only the attack can see. A device that was not broken by it must be
@@ -269,7 +269,11 @@ class Intruder:
 
     async def requests_behind_which(self, attack: Callable[[], Awaitable[None]]) -> None:
         """Good requests and the attack reach the device together, and it breaks; none of them may be lost."""
-        requests = [asyncio.create_task(self.exchange(self.driver)) for _ in range(AT_ONCE)]
+
+        async def request() -> None:
+            await self.exchange(self.driver)
+
+        requests = [asyncio.create_task(request()) for _ in range(AT_ONCE)]
         await asyncio.sleep(0)  # they are posted, and the device has not had its turn
         await attack()
         await self.until_broken()

@@ -99,7 +99,8 @@ class Chain:
         return cut(self.writable, start, left if size is None else min(size, left))
 
     def rewind(self) -> None:
-        """Start the answer again from its first byte."""
+        """Start again: read the request, and write the answer, from the first byte."""
+        self._taken = 0
         self.written = 0
 
     def complete(self) -> None:

@@ -48,7 +48,8 @@ TABLE = (
 )
 """All that a driver may do. Besides, from anywhere: 0 resets, FAILED may be added, all else is refused.
 
-After FAILED only a reset helps. DRIVER_OK without FEATURES_OK before it is therefore refused, and so is taking a bit back.
+After FAILED only a reset helps. DRIVER_OK without FEATURES_OK before it is therefore refused, and so is taking a bit
+back.
 """
 
 _STEPS = {(row.now, row.written): row.step for row in TABLE}
