@@ -128,7 +128,7 @@ class ApertureMemory(Memory):
         if sum(1 for one in self._apertures.values() if one.leases) >= self._limit - 1:
             if not coherent:
                 return None
-            raise NoMoreApertures(f"{self._limit - 1} of {self._limit} apertures are in use; lower queues or queue_size")
+            raise NoMoreApertures(f"all {self._limit - 1} apertures are in use; lower queues or queue_size")
         return aperture or self._create(key)
 
     def _existing(self, key: Key) -> _Aperture | None:

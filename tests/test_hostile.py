@@ -325,6 +325,27 @@ async def test_h6_chains_come_back_late_after_a_reset() -> None:
         assert (stats.queues[0].late, stats.queues[0].in_flight, stats.leases) == (5, 0, 0)
 
 
+async def test_h6_a_reset_waits_for_chains_that_are_out() -> None:
+    class Keeper(Hoarder):
+        async def serve(self, queue: Queue) -> None:
+            async for chain in queue:
+                self.held.append(chain)
+
+    device = Keeper()
+    async with attacked(device, packed=False) as (intruder, function):
+        ring = raw_ring(intruder)
+        ring.offer(ring.good())
+        await ring.kick()
+        await turns()
+        resetting = asyncio.create_task(intruder.driver.reset())
+        await turns(50)
+        assert not resetting.done(), "the device still writes into the guest's memory"
+        assert function.stats().leases == 2
+        device.give_back()
+        await resetting
+        assert function.stats().leases == 0
+
+
 async def test_h6_a_task_that_never_began_does_not_keep_its_chain() -> None:
     class Natural(SlowEcho):
         async def serve(self, queue: Queue) -> None:

@@ -334,7 +334,6 @@ async def test_f17_an_exabyte_is_refused_and_nothing_is_allocated(ground: Path) 
 # F25: a read-only share
 
 
-@pytest.mark.xfail(strict=True, reason="files and directories are opened without O_NOATIME")
 @pytest.mark.usefixtures("quiet")
 async def test_f25_reading_a_read_only_share_leaves_no_trace(ground: Path) -> None:
     share_path = ground / "share"

@@ -2,13 +2,13 @@
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 import pytest
 
 import hdvkit
-from hdvkit import Chain, DeviceType, Function, Queue, VirtioDevice
+from hdvkit import Chain, DeviceType, Function, GuestError, Queue, VirtioDevice
 from hdvkit.runtime import DeviceHost
 from hdvkit.runtime.queue import BUDGET, MAX_EMPTY_LOOKS
 from hdvkit.testing.driver import VirtioDriver
@@ -84,6 +84,10 @@ async def turn(times: int = 20) -> None:
         await asyncio.sleep(0)
 
 
+async def ask(driver: VirtioDriver, data: bytes, queue: int = 0) -> bytes:
+    return (await asyncio.wait_for(driver.queues[queue].submit([data], [64]), 10)).data
+
+
 async def started(host: DeviceHost, device: VirtioDevice, **options: Any) -> tuple[Function, VirtioDriver]:
     function = await host.add(device)
     driver = Guest.of(host).driver(function, **options)
@@ -122,7 +126,7 @@ async def test_kicks_arrive_whether_matched_or_trapped(doorbells: int, options: 
         for number in range(5):
             for queue in driver.queues:
                 data = bytes([number, queue.index])
-                assert await queue.submit([data], [4]) == (2, data)
+                assert await ask(driver, data, queue.index) == data
         stats = function.stats()
         assert [queue.chains for queue in stats.queues] == [5, 5]
         assert [(queue.taken, queue.given) for queue in stats.queues] == [(10, 10)] * 2
@@ -154,26 +158,40 @@ async def test_an_idle_guest_costs_nothing_at_all(monkeypatch: pytest.MonkeyPatc
         assert function.stats() == before
 
 
-async def test_kicks_from_another_thread_that_nobody_heard_yet_are_one_wake_up() -> None:
+async def test_kicks_from_another_thread_that_nobody_heard_yet_are_one_wake_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async with hdvkit.open_host("sim", doorbells=0) as host:
         function, driver = await started(host, Echo())
-        await driver.queues[0].submit([b"x"], [1])
+        await ask(driver, b"x")
         await turn()
-        before = function.stats().queues[0]
+        loop = asyncio.get_running_loop()
+        calls: list[object] = []
+        original = loop.call_soon_threadsafe
+
+        def counted(*arguments: Any) -> Any:
+            calls.append(arguments)
+            return original(*arguments)
+
+        monkeypatch.setattr(loop, "call_soon_threadsafe", counted)
 
         def flood() -> None:
             for _ in range(5000):
                 function.write(0, NOTIFY, b"\0\0")
 
-        thread = threading.Thread(target=flood)
-        thread.start()
-        thread.join(30)  # the loop stands still meanwhile
-        await turn()
-        after = function.stats().queues[0]
-        assert after.kicks == before.kicks + 5000
-        assert after.wakeups == before.wakeups + 1
+        for turns in (1, 2, 3):
+            before = function.stats().queues[0]
+            thread = threading.Thread(target=flood)
+            thread.start()
+            thread.join(30)  # the loop stands still meanwhile
+            await turn()
+            after = function.stats().queues[0]
+            assert after.kicks == before.kicks + 5000
+            assert after.wakeups == before.wakeups + 1
+            assert len(calls) == turns, "the loop is called once, not for each kick"
+        monkeypatch.undo()
         assert function.stats().chains == 1
-        assert (await driver.queues[0].submit([b"still there"], [11])).data == b"still there"
+        assert await ask(driver, b"still there") == b"still there"
 
 
 async def test_kicks_for_nothing_on_the_loop_cost_one_look_each_turn() -> None:
@@ -186,6 +204,29 @@ async def test_kicks_for_nothing_on_the_loop_cost_one_look_each_turn() -> None:
             await driver.queues[0].kick(force=True)
         await turn()
         assert wakeups(function) == before + 1
+
+
+async def test_a_device_that_is_busy_asks_for_no_kicks() -> None:
+    flags: list[int] = []
+    queues: list[memoryview] = []
+
+    class Busy(Echo):
+        async def between(self) -> None:
+            flags.append(queues[0][0])
+
+    async with hdvkit.open_host("sim") as host:
+        _, driver = await started(host, Busy(), event_idx=False)
+        await turn()
+        queue = driver.queues[0]
+        queues.append(queue.device_area.cast("H"))
+        assert queues[0][0] == 0, "idle: a kick, please"
+        tokens = [queue.post([b"x"], [1]) for _ in range(3)]
+        await queue.kick()
+        await asyncio.wait_for(queue.wait(tokens[-1]), 10)
+        await turn()
+        assert flags == [1, 1, 1]
+        assert queues[0][0] == 0
+        queues.clear()
 
 
 async def test_a_kick_after_the_loop_is_gone_is_lost_without_a_sound() -> None:
@@ -273,6 +314,89 @@ async def test_a_chain_may_be_answered_later_and_out_of_order() -> None:
         assert function.stats().queues[0].in_flight == 0
 
 
+async def test_each_chain_may_have_a_task_of_its_own() -> None:
+    gates: dict[bytes, asyncio.Event] = {}
+
+    class Concurrent(Echo):
+        async def serve(self, queue: Queue) -> None:
+            await queue.each(self.begin, give_up=lambda chain: chain.write(b"gave up"))
+
+        def begin(self, chain: Chain) -> Coroutine[Any, Any, None] | None:
+            request = chain.read()
+            if request == b"at once":
+                chain.write(b"done")
+                return None
+            gates[request] = asyncio.Event()
+            return self.finish(chain, request)
+
+        async def finish(self, chain: Chain, request: bytes) -> None:
+            chain.write(b"half of it")
+            await gates[request].wait()
+            chain.rewind()
+            chain.write(request)
+            if request == b"early":
+                chain.complete()
+
+    async with hdvkit.open_host("sim") as host:
+        function, driver = await started(host, Concurrent())
+        names = (b"first", b"second", b"early")
+        waiting = {name: asyncio.create_task(ask(driver, name)) for name in names}
+        await until(lambda: len(gates) == 3)
+        assert await ask(driver, b"at once") == b"done", "nobody waits for those that wait"
+        for name in (b"second", b"early", b"first"):
+            gates[name].set()
+            assert await waiting[name] == name
+        assert function.stats().chains == 4
+
+
+@pytest.mark.parametrize("began", [True, False])
+async def test_a_task_that_is_cancelled_gives_its_chain_back_even_if_it_never_began(began: bool) -> None:
+    class Waiting(Echo):
+        async def serve(self, queue: Queue) -> None:
+            await queue.each(self.finish, give_up=lambda chain: chain.write(b"gave up"))
+
+        async def finish(self, chain: Chain) -> None:
+            self.record.append("began")
+            chain.write(b"half of it, ")
+            await asyncio.Event().wait()
+
+    async with hdvkit.open_host("sim") as host:
+        device = Waiting()
+        function, driver = await started(host, device)
+        await turn()
+        token = driver.queues[0].post([b"x"], [64])
+        await driver.queues[0].kick()
+        await until(lambda: device.record if began else function.stats().queues[0].in_flight)
+        assert bool(device.record) is began
+        await host.remove(function)
+        assert (await asyncio.wait_for(driver.queues[0].wait(token), 10)).data == b"gave up"
+        assert function.stats().leases == 0
+
+
+async def test_a_task_that_fails_ends_its_queue_and_every_chain_comes_back() -> None:
+    class Failing(Echo):
+        async def serve(self, queue: Queue) -> None:
+            await queue.each(self.finish)
+
+        async def finish(self, chain: Chain) -> None:
+            chain.write(b"half of it")
+            self.record.append("began")
+            if chain.read() == b"absurd":
+                raise GuestError("an absurd request")
+            await asyncio.Event().wait()
+
+    async with hdvkit.open_host("sim") as host:
+        device = Failing()
+        function, driver = await started(host, device)
+        events = function.events()
+        waiting = asyncio.create_task(ask(driver, b"x"))
+        await until(lambda: device.record)
+        assert await ask(driver, b"absurd") == b""
+        assert await waiting == b""
+        assert (await asyncio.wait_for(anext(events), 10)).reason == "queue 'queue-0': an absurd request"
+        assert function.stats().leases == 0
+
+
 async def test_a_queue_tells_what_the_driver_chose() -> None:
     async with hdvkit.open_host("sim") as host:
         device = Echo(queues=2)
@@ -324,7 +448,7 @@ async def test_a_driver_that_announces_without_end_and_offers_nothing_is_a_liar(
         ring.arm = armed  # type: ignore[method-assign]  # no driver of ours can race that well
         driver.queues[0].post([b"x"], [1])
         await driver.queues[0].kick(force=True)
-        event = await anext(events)
+        event = await asyncio.wait_for(anext(events), 10)
         assert (
             event.reason == f"queue 'queue-0': queue 'queue-0' announced buffers {MAX_EMPTY_LOOKS} times and had none"
         )
@@ -344,6 +468,21 @@ async def test_interrupts_are_sent_only_where_the_driver_wants_them() -> None:
         assert token.reply == (1, b"x")
         await queue.submit([b"y"], [1])
         assert function.stats().queues[0].interrupts == queue.interrupts == 1
+
+
+async def test_an_interrupt_that_was_masked_is_sent_when_the_guest_unmasks_it() -> None:
+    async with hdvkit.open_host("sim") as host:
+        function, driver = await started(host, Echo())
+        machine = Guest.of(host).machine
+        vector_control = driver.bars[2][0] + 16 * 1 + 12  # vector 1 is the queue's
+        await machine.mmio_write(vector_control, 4, 1)
+        waiting = asyncio.create_task(ask(driver, b"x"))
+        await until(lambda: function.stats().chains)
+        await turn()
+        assert not waiting.done()
+        assert function.stats().queues[0].interrupts == 0
+        await machine.mmio_write(vector_control, 4, 0)
+        assert await waiting == b"x"
 
 
 async def test_two_queues_are_served_at_the_same_time() -> None:

@@ -378,7 +378,6 @@ def test_interrupt_status_is_the_or_of_the_isr_without_msix() -> None:
     assert function.config(0x06, 2) & 0x0008 == 0, "with MSI-X the pin is not wanted"
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="Interrupt Status stays when MSI-X is switched")
 def test_interrupt_status_follows_when_msix_is_switched() -> None:
     function = Function().enable_msix().start()
     function.transport.signal_config()

@@ -41,9 +41,9 @@ def _source(value: "Path | Operations[Any, Any]") -> "Path | Operations[Any, Any
     return Path(value) if isinstance(value, str) else value
 
 
-def _share(directory: Path) -> Passthrough:
+def _share(directory: Path, read_only: bool) -> Passthrough:
     try:
-        return Passthrough(directory)
+        return Passthrough(directory, read_only=read_only)
     except OSError as error:
         raise UsageError(f"{error.strerror}; give source= a directory that this user may list") from error
 
@@ -95,7 +95,7 @@ class VirtioFs(VirtioDevice):
 
     def __attrs_post_init__(self) -> None:
         """Open the source, so that a missing directory is the adder's error and not the guest's."""
-        operations = self.source if isinstance(self.source, Operations) else _share(self.source)
+        operations = self.source if isinstance(self.source, Operations) else _share(self.source, self.read_only)
         rules = RULES[self.cache]
         times = Times(
             entry=rules.timeout if self.entry_timeout is None else self.entry_timeout,

@@ -123,18 +123,25 @@ class Server(Generic[Node, Handle]):
         except fuse.BrokenRequest:
             return None
         try:
-            call = Call(header, self._decode(header, channel), channel)
+            message = self._decode(header, channel)
+            if channel.writable_size < replies.least_size(header.opcode):
+                raise FuseError(errno.EIO)  # before anything is done that the guest would not hear of
+            call = Call(header, message, channel)
         except FuseError as error:
             self.refuse(header, channel, error.errno)
             return None
-        return None if self._at_once(call) else call
+        if self._at_once(call):
+            return None
+        self._calls[header.unique] = call
+        return call
 
     async def run(self, call: Call) -> None:
         """Carry out a request and write its answer. Raises nothing but cancellation, unless the guest asked for it."""
         unique = call.header.unique
         call.task = asyncio.current_task()
-        self._calls[unique] = call
         try:
+            if call.interrupted:
+                raise FuseError(errno.EINTR)
             payload = await self._handle(call)
         except FuseError as error:
             self.refuse(call.header, call.channel, error.errno)
@@ -216,6 +223,7 @@ class Server(Generic[Node, Handle]):
             except Exception as error:
                 log.warning("closing a file of a guest that is gone failed: %r", error)
         self.nodes.clear()
+        self._calls.clear()
 
     # Inside
 
@@ -247,9 +255,10 @@ class Server(Generic[Node, Handle]):
     def _interrupt(self, unique: int) -> None:
         """Cancel a request; one that is unknown or finished was answered already."""
         call = self._calls.get(unique)
-        if call is not None and call.task is not None and not call.interrupted:
+        if call is not None and not call.interrupted:
             call.interrupted = True
-            call.task.cancel()
+            if call.task is not None:
+                call.task.cancel()
 
     async def _handle(self, call: Call) -> bytes:
         handler = self._handlers.get(call.header.opcode)

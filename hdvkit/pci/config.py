@@ -85,6 +85,16 @@ class Bar:
     wide: bool = True
     prefetchable: bool = False
 
+    def __attrs_post_init__(self) -> None:
+        """A BAR's register must hold its address."""
+        if not self.wide and self.size >= 1 << 32:
+            raise UsageError(f"BAR {self.index} of {self.size} bytes is too large for a 32-bit BAR")
+
+    @property
+    def registers(self) -> tuple[int, ...]:
+        """The BAR registers it takes."""
+        return (self.index, self.index + 1) if self.wide else (self.index,)
+
     @property
     def type_bits(self) -> int:
         """The low four bits of the register."""
@@ -112,6 +122,9 @@ class ConfigSpace:
         interrupt_pin: int = 0,
         express: bool = False,
     ) -> None:
+        taken = [register for bar in bars for register in bar.registers]
+        if len(taken) != len(set(taken)) or BAR_COUNT in taken:
+            raise UsageError(f"the BARs take registers {sorted(taken)}: each of 0 to {BAR_COUNT - 1} may be taken once")
         self.size = EXPRESS_SIZE if express else CONVENTIONAL_SIZE
         self.bars = {bar.index: bar for bar in bars}
         self.dropped = 0

@@ -82,6 +82,7 @@ class Function:
         self._doorbells = [Doorbell(index, self._loop, self._waker(index)) for index in range(len(self._names))]
         self._resetting = False
         self._used = False  # since the last reset
+        self._forgetting = False
         self._resets = 0
         self._needs_resets = 0
         self._observers = observers
@@ -177,7 +178,9 @@ class Function:
         if self.state.revoked:
             return
         self._life.enter(State.PARKED)
-        await self._stop_serving()
+        await self._service.stop(self._life.change)
+        while self._forgetting:
+            await self._life.change()
         if self.transport.running:
             self._service.start_all()
         try:
@@ -190,8 +193,10 @@ class Function:
         if self.state.over:
             return
         await self.revoke()
+        while self._service.busy:
+            self._service.close_all()
+            await self._service.stop(self._life.change)
         self._service.close_all()
-        await self._stop_serving()
         self._life.end(state, kind)
 
     # What the service calls
@@ -299,7 +304,10 @@ class Function:
 
     def _reset_device(self) -> None:
         """Nothing of the old rings is left: the device forgets too, then the guest may see status 0."""
+        if self._forgetting:
+            return  # two resets in a row are one
         if self._used and not self.state.revoked:
+            self._forgetting = True
             self._tasks.start_soon(self._forget_guest, name=f"reset {self.name}")
         else:
             self._finish_reset()
@@ -309,7 +317,9 @@ class Function:
             await self.device.reset()
         except Exception:
             log.exception("device %s failed in reset()", self.name)
+        self._forgetting = False
         self._finish_reset()
+        self._life.stir()
 
     def _finish_reset(self) -> None:
         used, self._used = self._used, False
@@ -327,11 +337,6 @@ class Function:
         async for chain in queue:
             with chain:
                 self.device.refuse(chain)
-
-    async def _stop_serving(self) -> None:
-        self._service.cancel_all()
-        while self._service.busy:
-            await self._life.change()
 
     def _lose_memory(self, address: int, size: int) -> None:
         for queue in tuple(self._service.queues.values()):

@@ -117,7 +117,10 @@ class DeviceHost:
 
     def __del__(self) -> None:
         if self._supervisor is not None and not self._closing.is_set():
-            warnings.warn(f"{self!r} was dropped without being closed", ResourceWarning, stacklevel=1, source=self)
+            self._warn()
+
+    def _warn(self) -> None:
+        warnings.warn(f"{self!r} was dropped without being closed", ResourceWarning, stacklevel=2, source=self)
 
     def _name(self, name: str | None, default: str) -> str:
         if name is not None:
@@ -172,16 +175,20 @@ class DeviceHost:
             return result
 
     async def _supervise(self, started: "asyncio.Future[None]") -> None:
+        forgotten = False
         try:
             async with anyio.create_task_group() as self._tasks:
                 started.set_result(None)
                 try:
                     await self._closing.wait()
                 finally:
+                    forgotten = not self._closing.is_set()
                     self._closing.set()
                     await self._close_all()
         finally:
             self._tell.end()
+            if forgotten:
+                self._warn()
 
     async def _close_all(self) -> None:
         async with self._changing:

@@ -1,7 +1,8 @@
 """The rings of one function and the tasks that serve them: what lives from enable to reset. Loop thread only."""
 
 import logging
-from collections.abc import Awaitable, Sequence
+import traceback
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 import anyio
@@ -90,10 +91,16 @@ class Service:
         for queue in tuple(self.queues.values()):
             self.start(queue)
 
-    def cancel_all(self) -> None:
-        """Stop serving; the rings stay. Wait until ``busy`` is false."""
-        for scope in tuple(self._scopes.values()):
+    async def stop(self, changed: Callable[[], Awaitable[None]]) -> None:
+        """Stop what serves now; the rings stay. ``changed`` waits until something settled.
+
+        A queue that the guest enables meanwhile is served by whoever is in charge by then, and not waited for.
+        """
+        stopping = dict(self._scopes)
+        for scope in stopping.values():
             scope.cancel()
+        while any(self._scopes.get(index) is scope for index, scope in stopping.items()):
+            await changed()
 
     def close(self, index: int) -> None:
         """The ring is lost: its memory is let go of as soon as the last chain is back."""
@@ -132,6 +139,7 @@ class Service:
                 await self._owner.serves(queue)
         except Exception as error:
             self._blame(queue, error)
+            _let_go(error)
         finally:
             del self._scopes[queue.index]
             self._owner.serving(queue.index, active=False)
@@ -153,6 +161,14 @@ class Service:
         if queue in self._draining and not queue.in_flight:
             self._draining.discard(queue)
             self._owner.settled()
+
+
+def _let_go(error: BaseException) -> None:
+    """Drop what the frames of a failure hold: a chain among it would keep the guest's reset waiting."""
+    if isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            _let_go(one)
+    traceback.clear_frames(error.__traceback__)
 
 
 def _first(error: BaseException) -> BaseException:

@@ -8,7 +8,7 @@ from hdvkit.testing.driver import DriverError, VirtioDriver
 from hdvkit.testing.driver_rings import DriverQueue, Reply
 from hdvkit.testing.fuse_client import FuseClient
 from hdvkit.testing.guest import Guest, machine_of
-from hdvkit.testing.hostile import GUESTS, Answer, Hostile, HostileError, Verdict, provoke
+from hdvkit.testing.hostile import GUESTS, Answer, Hostile, HostileError, Verdict, by_name, provoke
 from hdvkit.testing.kit import Failed, Report, Result, check_backend, check_device
 from hdvkit.testing.machine import Machine
 from hdvkit.testing.mount import GuestFile, GuestMount
@@ -31,6 +31,7 @@ __all__ = [
     "Result",
     "Verdict",
     "VirtioDriver",
+    "by_name",
     "check_backend",
     "check_device",
     "machine_of",

@@ -12,6 +12,10 @@ from hdvkit.testing.fuse_client import FuseClient
 from hdvkit.testing.machine import Machine
 from hdvkit.testing.mount import GuestMount
 
+LINUX_MAX_PAGES = 256
+HEADER_DESCRIPTORS = 4
+"""A chain is no longer than its queue, and Linux counts these beside the pages."""
+
 
 class DriverOptions(TypedDict, total=False):
     """What the driver accepts of what is offered, and how it sets itself up; see :class:`VirtioDriver`."""
@@ -63,7 +67,9 @@ class Guest:
         """Mount a virtio-fs share; it is unmounted at the end."""
         async with self.drive(share, **options) as driver:
             hiprio, *requests = driver.queues
-            async with GuestMount(FuseClient(requests, hiprio, minor=minor)) as mount:
+            async with GuestMount(
+                FuseClient(requests, hiprio, minor=minor, max_pages=min(256, requests[0].size - 4))
+            ) as mount:
                 yield mount
 
 

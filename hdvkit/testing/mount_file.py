@@ -113,7 +113,9 @@ class GuestFile:
 
     async def truncate(self, size: int | None = None) -> None:
         """Cut or extend the file to ``size``, or to the current offset."""
-        self._check(Open.RDONLY)
+        self._check()
+        if self._flags & Open.ACCMODE == Open.RDONLY:
+            raise OSError(errno.EINVAL, "Invalid argument", self.path)
         await self._named(self._resize(self._offset if size is None else size))
 
     async def allocate(self, offset: int, length: int, mode: int = 0) -> None:

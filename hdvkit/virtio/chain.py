@@ -67,7 +67,7 @@ class Chain:
         """
         self._check_open()
         left = self.readable_size - self._taken
-        size = left if size is None else min(size, left)
+        size = left if size is None else max(0, min(size, left))
         data = b"".join(cut(self.readable, self._taken, size))
         self._taken += size
         return data

@@ -284,7 +284,9 @@ class Transport:
                 return self.write(bar, at, data)
             self._dropped += 1
         elif offset <= self._msix_control + 1 and offset + len(data) > self._msix_control:
-            return self.msix.control(int.from_bytes(self.config.read(self._msix_control, 2), "little"))
+            messages = self.msix.control(int.from_bytes(self.config.read(self._msix_control, 2), "little"))
+            self._set_isr(self.isr)  # the pin is wanted or not, as MSI-X is off or on
+            return messages
         return ()
 
     def _windowed(self) -> tuple[int, int, int]:

@@ -15,7 +15,7 @@ from hdvkit_virtiofs.fuse import layouts, spec
 from hdvkit_virtiofs.fuse.answers import Attributes, DirEntry, StatFs, Statx
 from hdvkit_virtiofs.fuse.decoders import is_name
 from hdvkit_virtiofs.fuse.messages import FileHandle, NodeId
-from hdvkit_virtiofs.fuse.spec import InitFlag, LinuxErrno
+from hdvkit_virtiofs.fuse.spec import InitFlag, LinuxErrno, Opcode
 
 HEADER_SIZE: Final = layouts.OUT_HEADER.size
 
@@ -46,6 +46,29 @@ class InitOut(NamedTuple):
 
 
 # Whole replies
+
+
+_LEAST: Final[dict[int, int]] = {
+    opcode: HEADER_SIZE + sum(layout.size for layout in parts)
+    for opcode, *parts in (
+        (Opcode.LOOKUP, layouts.ENTRY_OUT),
+        (Opcode.MKNOD, layouts.ENTRY_OUT),
+        (Opcode.MKDIR, layouts.ENTRY_OUT),
+        (Opcode.SYMLINK, layouts.ENTRY_OUT),
+        (Opcode.LINK, layouts.ENTRY_OUT),
+        (Opcode.CREATE, layouts.ENTRY_OUT, layouts.OPEN_OUT),
+        (Opcode.OPEN, layouts.OPEN_OUT),
+        (Opcode.OPENDIR, layouts.OPEN_OUT),
+        (Opcode.SETATTR, layouts.ATTR_OUT),
+        (Opcode.WRITE, layouts.WRITE_OUT),
+        (Opcode.COPY_FILE_RANGE, layouts.WRITE_OUT),
+    )
+}
+
+
+def least_size(opcode: int) -> int:
+    """How much room a successful answer needs at least, of operations that leave something behind."""
+    return _LEAST.get(opcode, 0)
 
 
 def out_header(unique: int, error: int = 0, payload_size: int = 0) -> bytes:

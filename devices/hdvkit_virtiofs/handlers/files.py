@@ -38,7 +38,11 @@ async def create(server: S, call: Call) -> bytes:
     message = call.message
     with server.nodes.pinned(call.header.nodeid) as parent:
         entry, opened = await server.operations.create(parent, message.name, message.mode, message.flags, call.context)
-        nodeid = server.nodes.enter(entry.node)
+        try:
+            nodeid = server.nodes.enter(entry.node)
+        except FuseError:
+            await server.operations.release(entry.node, opened.handle)
+            raise
         fh = server.opened(nodeid, opened.handle, message.flags)
     return replies.create(server.encode(nodeid, entry), fh, opened.flags | server.times.open_flags)
 

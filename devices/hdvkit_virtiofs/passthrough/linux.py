@@ -37,8 +37,9 @@ class Passthrough(OpenFiles):
     """The directory ``source``, whatever it is called later.
 
     With ``writeback`` the guest collects writes in its page cache; say so when the share does, because files
-    are opened differently then. ``max_descriptors`` caps what one guest keeps open (default: what the process
-    may open, less a reserve), and ``threads`` the calls that wait on the disk at the same time.
+    are opened differently then. With ``read_only`` reading changes no access times. ``max_descriptors`` caps what
+    one guest keeps open (default: what the process may open, less a reserve), and ``threads`` the calls that wait
+    on the disk at the same time.
 
     Raises:
         OSError: ``source`` cannot be shared; ``strerror`` is a sentence that names it and the reason.
@@ -49,10 +50,11 @@ class Passthrough(OpenFiles):
         source: str | os.PathLike[str],
         *,
         writeback: bool = False,
+        read_only: bool = False,
         max_descriptors: int | None = None,
         threads: int = 8,
     ) -> None:
-        super().__init__(Descriptors(max_descriptors), Workers(threads), writeback)
+        super().__init__(Descriptors(max_descriptors), Workers(threads), writeback, read_only)
         self._inodes = InodeTable(self._descriptors)
         try:
             self.root, _ = self._inodes.adopt(_open_source(source, self._descriptors))

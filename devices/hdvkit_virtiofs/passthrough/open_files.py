@@ -4,7 +4,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from hdvkit_virtiofs.fuse.answers import Context, DirEntry, Opened
 from hdvkit_virtiofs.operations import Operations
@@ -35,7 +35,8 @@ _ALLOCATIONS = {0, 0x01, _PUNCH_HOLE, 0x10, 0x10 | 0x01}  # 0x10 is FALLOC_FL_ZE
 class OpenFiles(Operations[Inode, File]):
     """Operations on open files and directories. Knows how a descriptor is opened, not how a name is found."""
 
-    def __init__(self, descriptors: Descriptors, workers: Workers, writeback: bool) -> None:
+    def __init__(self, descriptors: Descriptors, workers: Workers, writeback: bool, read_only: bool = False) -> None:
+        self._noatime = os.O_NOATIME if read_only else 0
         self._descriptors = descriptors
         self._workers = workers
         self._writeback = writeback
@@ -139,7 +140,8 @@ class OpenFiles(Operations[Inode, File]):
     @answers_errno
     async def opendir(self, node: Inode, flags: int, context: Context) -> Opened[File]:
         """Open the directory; the first ``readdir`` lists it."""
-        descriptor = self._descriptors.open(".", os.O_RDONLY | os.O_DIRECTORY | QUIET, dir_fd=node.descriptor)
+        flags = os.O_RDONLY | os.O_DIRECTORY | QUIET
+        descriptor = self._untouched(lambda more: self._descriptors.open(".", flags | more, dir_fd=node.descriptor))
         return self._kept(Directory(descriptor, self._descriptors))
 
     @answers_errno
@@ -187,7 +189,14 @@ class OpenFiles(Operations[Inode, File]):
     def _reopen(self, descriptor: int, kind: int, flags: int) -> int:
         if kind != stat.S_IFREG:
             raise refusal(_NOT_OPENED.get(kind, errno.ENXIO))
-        return self._descriptors.reopen(descriptor, self._host_flags(flags))
+        return self._untouched(lambda more: self._descriptors.reopen(descriptor, self._host_flags(flags) | more))
+
+    def _untouched(self, open_with: Callable[[int], int]) -> int:
+        """Open without a trace: reading a read-only share leaves access times alone, where the files are ours."""
+        if self._noatime:
+            with contextlib.suppress(PermissionError):
+                return open_with(self._noatime)
+        return open_with(0)
 
     def _opened(self, descriptor: int, flags: int) -> Opened[File]:
         waits = bool(flags & (os.O_SYNC | os.O_DSYNC))
