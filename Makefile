@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint coverage format clean
+.PHONY: demo test model lint coverage format clean
 
 demo: $(READY)
 	$(BIN)/hdvkit demo
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto
+
+# The long form of the model test: 300 examples of up to 200 operations.
+model: $(READY)
+	HDVKIT_MODEL=full $(BIN)/python -m pytest -o faulthandler_timeout=0 tests/test_virtiofs_model.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

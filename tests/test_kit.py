@@ -95,7 +95,7 @@ class Crashes(Echo):
 @pytest.mark.parametrize("device", [Lies, Crashes])
 async def test_a_wrong_device_is_named(device: type[Echo], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kit, "LIMIT", 5.0)
-    report = await check_device(device, kind="wrong", exchange=echoes)
+    report = await check_device(device, kind="wrong", exchange=echoes, hostile=False)
     failed = {result.name: result.detail for result in report.failed}
     assert "many requests at once" in failed
     assert "every mix of features, packed rings" in failed

@@ -90,7 +90,11 @@ async def _run_one(name: str, check: Check) -> Result:
 
 
 async def check_device(
-    make: Callable[[], VirtioDevice], *, kind: str = "device", exchange: Exchange = any_exchange
+    make: Callable[[], VirtioDevice],
+    *,
+    kind: str = "device",
+    exchange: Exchange = any_exchange,
+    hostile: bool = True,
 ) -> Report:
     """Put a device through all that a guest may do to it, hostile guests included.
 
@@ -98,10 +102,12 @@ async def check_device(
         make: Makes a fresh device; called once for each check.
         kind: How to call it in messages.
         exchange: Does one good request and checks the answer. The default fits every device and checks little.
+        hostile: Whether to let hostile guests at it as well.
     """
-    from hdvkit.testing.device_checks import checks_of
+    from hdvkit.testing.device_checks import checks_of, hostile_checks_of
 
-    return await run(checks_of(make, kind, exchange))
+    checks = checks_of(make, kind, exchange)
+    return await run([*checks, *(hostile_checks_of(make, kind, exchange) if hostile else [])])
 
 
 async def check_backend(
