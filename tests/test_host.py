@@ -518,7 +518,7 @@ async def test_stats_count_what_happened() -> None:
         await driver.queues[1].submit([], [9])
         function.read(5, 0, 4)
         stats = function.stats()
-        assert (stats.state, stats.resets, stats.needs_resets, stats.dropped_accesses) == (State.READY, 1, 0, 1)
+        assert (stats.state, stats.resets, stats.needs_resets, stats.dropped_accesses) == (State.READY, 0, 0, 1)
         assert stats.chains == 2
         assert [(q.name, q.chains, q.taken, q.given, q.in_flight, q.late) for q in stats.queues] == [
             ("queue-0", 1, 3, 2, 0, 0),
@@ -741,7 +741,7 @@ async def test_a_reset_of_a_device_that_was_never_up_asks_the_device_nothing() -
         await driver.probe()
         await driver.probe()
         assert device.resets == 0
-        assert function.stats().resets == 2
+        assert function.stats().resets == 1, "the first found nothing to reset"
 
 
 async def test_the_guest_waits_until_the_device_has_forgotten_it() -> None:

@@ -449,9 +449,7 @@ async def test_a_driver_that_announces_without_end_and_offers_nothing_is_a_liar(
         driver.queues[0].post([b"x"], [1])
         await driver.queues[0].kick(force=True)
         event = await asyncio.wait_for(anext(events), 10)
-        assert (
-            event.reason == f"queue 'queue-0': queue 'queue-0' announced buffers {MAX_EMPTY_LOOKS} times and had none"
-        )
+        assert event.reason == f"queue 'queue-0': the driver announced buffers {MAX_EMPTY_LOOKS} times and had none"
         assert len(asked) == MAX_EMPTY_LOOKS
 
 

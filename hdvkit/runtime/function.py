@@ -222,7 +222,7 @@ class Function:
 
     def completed(self, queue: Queue, chain: Chain) -> None:
         """A chain went back to the guest."""
-        if self._observers.watch_completed:
+        if self._observers.watch_completed and not queue.ring.closed:
             self._observers.completed(self.name, queue.name, chain.readable_size, chain.written)
 
     def failed(self, reason: str) -> None:

@@ -124,7 +124,7 @@ class Queue:
             self._kicked.clear()
             if not self.ring.arm():
                 return await self._sleep()
-        raise GuestError(f"queue {self.name!r} announced buffers {MAX_EMPTY_LOOKS} times and had none")
+        raise GuestError(f"the driver announced buffers {MAX_EMPTY_LOOKS} times and had none")
 
     async def each(self, answer: Answer, *, give_up: Callable[[Chain], None] = Chain.rewind) -> None:
         """Answer each chain in a task of its own, out of order, so that one that waits delays no other.

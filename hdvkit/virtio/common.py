@@ -144,6 +144,11 @@ class CommonConfig:
         self.queues[index].resetting = False
 
     @property
+    def untouched(self) -> bool:
+        """Whether no driver has begun since the last reset, and none is under way."""
+        return not self.status.value and not self._resetting
+
+    @property
     def features(self) -> Feature:
         """What was negotiated; nothing before FEATURES_OK."""
         return self.status.accepted

@@ -260,7 +260,12 @@ class Transport:
 
     def _reset(self) -> Sequence[Event]:
         self._set_isr(Isr(0))
+        untouched = self.common.untouched
         self.common.reset()
+        if untouched:
+            # Nothing was lent, so nothing has to come back first: firmware does not always look whether it has.
+            self.common.reset_done()
+            return ()
         return (_RESET,)
 
     # Configuration space
@@ -268,8 +273,8 @@ class Transport:
     def _read_config(self, offset: int, size: int) -> bytes:
         if offset == self._window_data and self.config.allows(offset, size):
             bar, at, length = self._windowed()
-            if length == size and bar != CONFIG:
-                return self.read(bar, at, size)
+            if bar != CONFIG:
+                return self.read(bar, at, length).ljust(size, b"\0")[:size]
             self._dropped += 1
             return bytes(size)
         return self.config.read(offset, size)
@@ -280,8 +285,8 @@ class Transport:
             return ()
         if offset == self._window_data:
             bar, at, length = self._windowed()
-            if length == len(data) and bar != CONFIG:
-                return self.write(bar, at, data)
+            if bar != CONFIG:
+                return self.write(bar, at, self.config.read(self._window_data, 4)[:length])
             self._dropped += 1
         elif offset <= self._msix_control + 1 and offset + len(data) > self._msix_control:
             messages = self.msix.control(int.from_bytes(self.config.read(self._msix_control, 2), "little"))
@@ -294,7 +299,7 @@ class Transport:
         raw = b"".join(self.config.read(self._window + at, 4) for at in range(0, _WINDOW.size, 4))
         bar, _, offset, length = _WINDOW.unpack(raw)
         # A BAR only: the configuration space itself is out of reach, so one access never leads to a second such.
-        return (bar if bar in self.config.bars else CONFIG), offset, length
+        return (bar if bar in self.config.bars and length in (1, 2, 4) else CONFIG), offset, length
 
     def _signal(self, vector: int, cause: Isr) -> Message | None:
         # "ISR status capability": a configuration change shows there whatever carries the interrupt.
