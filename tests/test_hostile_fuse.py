@@ -22,7 +22,8 @@ import hdvkit
 from hdvkit.testing.fuse_client import FuseClient
 from hdvkit.testing.fuse_messages import Opcode, Open, ProtocolError
 from hdvkit.testing.guest import Guest
-from hdvkit.testing.hostile_fuse import ATTACKS, DROPPED, SERVED, HostileFuse, HostileGuest, answer_of, request
+from hdvkit.testing.hostile_fuse import ATTACKS, HostileFuse, answer_of
+from hdvkit.testing.hostile_fuse_guest import DROPPED, SERVED, HostileGuest, alike, request
 from hdvkit.testing.mount import GuestMount
 
 LIMIT = 30.0
@@ -180,8 +181,6 @@ def test_every_line_has_an_attack() -> None:
 
 
 async def test_an_answer_that_is_not_the_same_for_all_is_reported(ground: Path) -> None:
-    from hdvkit.testing.hostile_fuse import alike
-
     row = HostileFuse("mixed", "", alike(request(Opcode.STATFS), request(Opcode.IOCTL)), SERVED)
     async with machine(ground, row) as (host, (share, _)), Guest.of(host).drive(share) as driver:
         hiprio, requests = driver.queues

@@ -26,7 +26,7 @@ from hdvkit.testing.driver import VirtioDriver
 from hdvkit.testing.fuse_client import FuseClient
 from hdvkit.testing.fuse_messages import IN_HEADER, OUT_HEADER, Fattr, Init, Opcode, Open
 from hdvkit.testing.guest import Guest, machine_of
-from hdvkit.testing.hostile_fuse import HostileGuest
+from hdvkit.testing.hostile_fuse_guest import HostileGuest
 from hdvkit.testing.mount import GuestMount
 
 LIMIT = 30.0
