@@ -12,12 +12,14 @@ from typing import Protocol
 import attrs
 
 from hdvkit.errors import GuestError, HostError
-from hdvkit.memory import Lease, Memory, check_range
+from hdvkit.memory import Lease, Memory, MemoryBusy, check_range
 
 PAGE = 4096
+COPY_BUDGET = 64 << 20
+"""Bytes that may be out as copies, of all devices together: two of the longest chains."""
 
 
-class NoMoreApertures(HostError):
+class NoMoreApertures(MemoryBusy):
     """The platform's limit on mappings is reached."""
 
 
@@ -75,6 +77,7 @@ class ApertureMemory(Memory):
         self._max_address = max_address
         self._apertures: OrderedDict[Key, _Aperture] = OrderedDict()  # least recently used first
         self._copies_out = 0
+        self._copied = 0  # bytes
         self._hits = self._creates = self._evictions = self._copies = 0
 
     def lease(self, address: int, size: int, *, writable: bool, coherent: bool = False) -> Lease:
@@ -168,13 +171,17 @@ class ApertureMemory(Memory):
 
     def _copy(self, address: int, size: int, writable: bool) -> Lease:
         """A lease on a copy, written back with the release. Takes one mapping, for as long as copying takes."""
+        if self._copied + size > COPY_BUDGET:
+            raise NoMoreApertures(f"{self._copied} bytes of guest memory are copied already, {COPY_BUDGET} may be")
         data = bytearray(size)
         self._exchange(address, data, writable)
         self._copies += 1
         self._copies_out += 1
+        self._copied += size
 
         def back() -> None:
             self._copies_out -= 1
+            self._copied -= size
             if writable:
                 self._exchange(address, data, writable, into_guest=True)
 

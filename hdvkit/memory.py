@@ -13,7 +13,7 @@ from operator import attrgetter
 from threading import Lock
 from types import TracebackType
 
-from hdvkit.errors import GuestError, UsageError
+from hdvkit.errors import GuestError, HostError, UsageError
 
 ADDRESS_SPACE = 1 << 64
 
@@ -28,6 +28,10 @@ def barrier() -> None:
     """
     with _fence:
         pass
+
+
+class MemoryBusy(HostError):
+    """Too much guest memory is leased at once; try again when some of it is back."""
 
 
 def check_range(address: int, size: int) -> None:
@@ -46,10 +50,16 @@ class Lease:
         self._back: Callable[[], None] | None = back
 
     def release(self) -> None:
-        """Give the range back; the view raises ValueError from now on. Doing it twice is harmless."""
+        """Give the range back; the view raises ValueError from now on, slices of it must not be used any more.
+
+        Doing it twice is harmless.
+
+        Raises:
+            BufferError: Somebody is inside a system call on the view; the lease stays out.
+        """
         if self._back is not None:
-            back, self._back = self._back, None
             self.view.release()
+            back, self._back = self._back, None
             back()
 
     def __enter__(self) -> memoryview:
@@ -74,7 +84,7 @@ class Memory(ABC):
         Raises:
             GuestError: There is no such RAM, it may not be written, or the range crosses the end of a region.
                 MMIO is never RAM, so a device cannot be made to write into registers (its own or another's).
-            HostError: The platform has no more mappings to give, and the lease must be coherent.
+            MemoryBusy: The platform has no more to give until other leases are back.
         """
 
     @property

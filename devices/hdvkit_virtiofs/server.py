@@ -7,7 +7,7 @@ import asyncio
 import errno
 import logging
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Generic, Protocol
 
 import attrs
@@ -15,7 +15,7 @@ import attrs
 from hdvkit_virtiofs import fuse
 from hdvkit_virtiofs.fuse import Context, Entry, FuseError, InHeader, NodeId, Request, Session, replies
 from hdvkit_virtiofs.fuse.answers import Attributes, Handle, Node
-from hdvkit_virtiofs.fuse.messages import BatchForget, Forget, Interrupt
+from hdvkit_virtiofs.fuse.messages import BatchForget, Forget, ForgetOne, Interrupt
 from hdvkit_virtiofs.fuse.spec import Opcode
 from hdvkit_virtiofs.handles import HandleTable, OpenFile
 from hdvkit_virtiofs.nodes import NodeTable
@@ -25,6 +25,8 @@ from hdvkit_virtiofs.policy import Policy
 log = logging.getLogger("hdvkit.virtiofs")
 
 OUT_HEADER_SIZE = replies.HEADER_SIZE
+FORGETS_AT_ONCE = 256
+"""So many nodes are forgotten before other requests go on; Linux sends fewer at a time."""
 
 
 class Channel(Protocol):
@@ -207,8 +209,10 @@ class Server(Generic[Node, Handle]):
         file = self.file(fh, call.header.nodeid, directory=directory)
         self.handles.remove(fh)
         if fh:
-            await self._release(file)
-            self.nodes.unpin(file.row)
+            try:
+                await self._release(file)
+            finally:
+                self.nodes.unpin(file.row)
 
     async def reset(self) -> None:
         """The guest is gone: close all its files, forget all its nodes, and wait for another INIT."""
@@ -242,15 +246,24 @@ class Server(Generic[Node, Handle]):
         match call.message:
             case Forget(nlookup):
                 self.nodes.forget(call.header.nodeid, nlookup)
-            case BatchForget(forgets):
-                for one in forgets:
-                    self.nodes.forget(one.nodeid, one.nlookup)
+            case BatchForget(forgets) if len(forgets) <= FORGETS_AT_ONCE:
+                self._forget(forgets)
             case Interrupt(unique):
                 self._interrupt(unique)
                 self._answer(call, b"")
             case _:
                 return False
         return True
+
+    def _forget(self, forgets: Sequence[ForgetOne]) -> None:
+        for one in forgets:
+            self.nodes.forget(one.nodeid, one.nlookup)
+
+    async def forget_slowly(self, forgets: Sequence[ForgetOne]) -> None:
+        """Forget many nodes, and let others have their turn meanwhile."""
+        for at in range(0, len(forgets), FORGETS_AT_ONCE):
+            self._forget(forgets[at : at + FORGETS_AT_ONCE])
+            await asyncio.sleep(0)
 
     def _interrupt(self, unique: int) -> None:
         """Cancel a request; one that is unknown or finished was answered already."""
@@ -268,6 +281,8 @@ class Server(Generic[Node, Handle]):
 
     def _answer(self, call: Call, payload: bytes) -> None:
         """Write the answer; one the guest has no room for is EIO, as Linux has it."""
+        if not fuse.takes_reply(call.header.opcode):
+            return
         size = len(payload) + call.filled
         if size > call.space or call.channel.writable_size < OUT_HEADER_SIZE:
             self.refuse(call.header, call.channel, errno.EIO)

@@ -49,7 +49,10 @@ class VirtioDevice:
         return b""
 
     async def serve(self, queue: Queue) -> None:
-        """Answer one queue until cancelled. Runs once for each enabled queue, all at the same time."""
+        """Answer one queue until cancelled. Runs once for each enabled queue, all at the same time.
+
+        To return earlier is a failure of the device: the guest would wait for its requests for ever.
+        """
         raise NotImplementedError(f"{type(self).__name__} must override serve()")
 
     def refuse(self, chain: Chain) -> None:

@@ -10,7 +10,8 @@ from hdvkit.virtio.transport import NOTIFY_MULTIPLIER, NOTIFY_OFFSET, REGISTERS_
 class Doorbell:
     """The doorbell of one queue, for the life of its function.
 
-    A platform that can match writes by itself looks for ``size`` bytes of ``value`` at ``offset`` of BAR ``bar``.
+    A platform that can match writes by itself looks for ``size`` bytes of ``value`` at ``offset`` of BAR ``bar``;
+    with ``value`` None, for any.
     """
 
     bar = REGISTERS_BAR
@@ -18,7 +19,7 @@ class Doorbell:
     def __init__(self, index: int, loop: asyncio.AbstractEventLoop, answer: Callable[[], None]) -> None:
         self.index = index
         self.offset = NOTIFY_OFFSET + NOTIFY_MULTIPLIER * index
-        self.value = index
+        self.value: int | None = index
         self.size = 2
         self.kicks = 0
         """How often it rang."""
@@ -26,6 +27,10 @@ class Doorbell:
         self._thread = threading.get_ident()
         self._answer = answer
         self._rung = False
+
+    def expect(self, *, notification_data: bool) -> None:
+        """Be matched by what the driver agreed to write: the index, or with NOTIFICATION_DATA more than that."""
+        self.value, self.size = (None, 4) if notification_data else (self.index, 2)
 
     def ring(self) -> None:
         """The guest kicked. Called from any thread; returns at once."""

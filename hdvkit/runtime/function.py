@@ -29,6 +29,7 @@ from hdvkit.virtio import (
     Feature,
     FeaturesRefused,
     Kicked,
+    MasteringLost,
     QueueEnabled,
     QueueReset,
     Transport,
@@ -78,7 +79,7 @@ class Function:
         self._lock = threading.RLock()
         self._names = tuple(device.queue_names)
         self._tasks = tasks
-        self._service = Service(self._names, self, tasks, Turn(self._loop))
+        self._service = Service(self._names, self, Turn(self._loop))
         self._doorbells = [Doorbell(index, self._loop, self._waker(index)) for index in range(len(self._names))]
         self._resetting = False
         self._used = False  # since the last reset
@@ -207,10 +208,12 @@ class Function:
 
     def serving(self, index: int, active: bool) -> None:
         """A queue that is served wants its doorbell; refused ones arrive as trapped writes."""
+        doorbell = self._doorbells[index]
         if active:
-            self.slot.doorbell(self._doorbells[index])
+            doorbell.expect(notification_data=bool(self.transport.features & Feature.NOTIFICATION_DATA))
+            self.slot.doorbell(doorbell)
         else:
-            self.slot.dismiss(self._doorbells[index])
+            self.slot.dismiss(doorbell)
 
     def signal(self, index: int) -> None:
         """Interrupt the driver for a queue."""
@@ -261,6 +264,8 @@ class Function:
             self._on_loop(lambda: self._control(event))
 
     def _control(self, event: TransportEvent) -> None:
+        if self.state.over:
+            return  # it was on its way while the function ended; nobody would ever stop what it starts
         match event:
             case QueueEnabled(index):
                 self._enable(index)
@@ -273,6 +278,9 @@ class Function:
                 self.announce(EventKind.DRIVER_FAILED, "the guest's driver set FAILED; its log says why")
             case FeaturesRefused(reason):
                 self.announce(EventKind.FEATURES_REFUSED, reason)
+            case MasteringLost():
+                if self.transport.running:
+                    self.failed("the guest took bus mastering away while the device was in use")
             case DeviceReset():
                 self._resetting = True
                 self._service.close_all()

@@ -73,7 +73,13 @@ class DeviceHost:
             raise UsageError(f"options {', '.join(options)} were given with a finished device: give them to its class")
         else:
             kind = type(device).__name__.lower()
-        return await _finish(asyncio.create_task(self._add(device, name, kind)))
+        adding = asyncio.create_task(self._add(device, name, kind))
+        try:
+            return await _finish(adding)
+        except asyncio.CancelledError:
+            if not adding.cancelled() and adding.exception() is None:
+                await self.remove(adding.result())  # nobody else knows of it
+            raise
 
     async def remove(self, function: Function) -> Removal:
         """Take a device from the guest.
@@ -212,6 +218,8 @@ async def _finish(task: "asyncio.Task[Result]") -> Result:
         except asyncio.CancelledError as error:
             cancelled = error
     if cancelled is not None:
+        if not task.cancelled():
+            task.exception()  # looked at: the caller will never hear of it
         raise cancelled
     return task.result()
 

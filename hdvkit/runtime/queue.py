@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 
 from hdvkit.errors import GuestError
+from hdvkit.memory import MemoryBusy
 from hdvkit.virtio.chain import Chain
 from hdvkit.virtio.ring import Ring
 from hdvkit.virtio.spec import Feature
@@ -29,7 +30,10 @@ class Turn:
     """The budget of one device: so many chains, then everybody else on the loop goes first."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.out = 0
+        """Chains the device holds, of all its queues."""
         self._loop = loop
+        self._returned = asyncio.Event()
         self._left = BUDGET
         self._refill: asyncio.Future[None] | None = None
 
@@ -39,6 +43,20 @@ class Turn:
             return False
         self._left -= 1
         return True
+
+    def taken(self) -> None:
+        """The device took a chain."""
+        self.out += 1
+
+    def returned(self) -> None:
+        """A chain went back."""
+        self.out -= 1
+        self._returned.set()
+
+    async def wait_returned(self) -> None:
+        """Wait until some chain went back."""
+        self._returned.clear()
+        await self._returned.wait()
 
     async def next(self) -> None:
         """Wait until the others had their turn."""
@@ -116,9 +134,7 @@ class Queue:
         for _ in range(MAX_EMPTY_LOOKS):
             while not self._turn.take():
                 await self._turn.next()
-            if self.ring.closed:
-                raise StopAsyncIteration
-            chain = self.ring.pop()
+            chain = await self._pop()
             if chain is not None:
                 return chain
             self._kicked.clear()
@@ -143,20 +159,35 @@ class Queue:
                 else:
                     tasks.create_task(rest).add_done_callback(partial(_give_back, chain, give_up))
 
+    async def _pop(self) -> Chain | None:
+        """Take a chain. One whose memory cannot be reached now waits for others to give theirs back."""
+        while True:
+            if self.ring.closed:
+                raise StopAsyncIteration
+            try:
+                chain = self.ring.pop()
+            except MemoryBusy:
+                if not self._turn.out:
+                    raise  # nobody of ours will give anything back
+                await self._turn.wait_returned()
+            else:
+                if chain is not None:
+                    self._turn.taken()
+                return chain
+
     async def _sleep(self) -> Chain:
         """Wait for kicks until one brings a chain. Kicks for nothing are allowed; they cost one look each."""
         while True:
             await self._kicked.wait()
             self.counters.wakeups += 1
-            if self.ring.closed:
-                raise StopAsyncIteration
             self._kicked.clear()
-            chain = self.ring.pop()
+            chain = await self._pop()
             if chain is not None:
                 self.ring.disarm()
                 return chain
 
     def _completed(self, chain: Chain) -> None:
+        self._turn.returned()
         counters = self.counters
         if self.ring.closed:
             counters.late += 1

@@ -1,12 +1,11 @@
 """The rings of one function and the tasks that serve them: what lives from enable to reset. Loop thread only."""
 
+import asyncio
 import logging
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Protocol
-
-import anyio
-from anyio.abc import TaskGroup
 
 from hdvkit.errors import GuestError
 from hdvkit.memory import Memory
@@ -47,15 +46,14 @@ class Owner(Protocol):
 class Service:
     """Builds rings, serves them, and lets go of them without losing count of what is still out."""
 
-    def __init__(self, names: Sequence[str], owner: Owner, tasks: TaskGroup, turn: Turn) -> None:
+    def __init__(self, names: Sequence[str], owner: Owner, turn: Turn) -> None:
         self.queues: dict[int, Queue] = {}
         """Enabled queues by index."""
         self.counters = [QueueCounters() for _ in names]
         self._names = names
         self._owner = owner
-        self._tasks = tasks
         self._turn = turn
-        self._scopes: dict[int, anyio.CancelScope] = {}
+        self._tasks: dict[int, asyncio.Task[None]] = {}
         self._draining: set[Queue] = set()
 
     def build(self, index: int, memory: Memory, addresses: RingAddresses, size: int, features: Feature) -> Queue:
@@ -81,10 +79,13 @@ class Service:
 
     def start(self, queue: Queue) -> None:
         """Serve a queue, unless that is being done."""
-        if queue.index not in self._scopes:
-            scope = self._scopes[queue.index] = anyio.CancelScope()
+        if queue.index not in self._tasks:
             self._owner.serving(queue.index, active=True)
-            self._tasks.start_soon(self._serve, queue, scope, name=f"serve {queue.name}")
+            # A task of our own, cancelled once: a cancel scope repeats itself in every turn of the loop for as long as
+            # a slow request takes to end, and that keeps a processor busy.
+            task = asyncio.create_task(self._serve(queue), name=f"serve {queue.name}")
+            self._tasks[queue.index] = task
+            task.add_done_callback(partial(self._ended, queue))
 
     def start_all(self) -> None:
         """Serve every enabled queue."""
@@ -96,10 +97,10 @@ class Service:
 
         A queue that the guest enables meanwhile is served by whoever is in charge by then, and not waited for.
         """
-        stopping = dict(self._scopes)
-        for scope in stopping.values():
-            scope.cancel()
-        while any(self._scopes.get(index) is scope for index, scope in stopping.items()):
+        stopping = dict(self._tasks)
+        for task in stopping.values():
+            task.cancel()
+        while any(self._tasks.get(index) is task for index, task in stopping.items()):
             await changed()
 
     def close(self, index: int) -> None:
@@ -111,8 +112,8 @@ class Service:
         queue.wake()
         if queue.in_flight:
             self._draining.add(queue)
-        if scope := self._scopes.get(index):
-            scope.cancel()
+        if task := self._tasks.get(index):
+            task.cancel()
 
     def close_all(self) -> None:
         """All rings are lost."""
@@ -122,28 +123,32 @@ class Service:
     @property
     def busy(self) -> bool:
         """Whether a task serves a queue."""
-        return bool(self._scopes)
+        return bool(self._tasks)
 
     @property
     def idle(self) -> bool:
         """Whether no task and no chain of a closed ring is left."""
-        return not self._scopes and not self._draining
+        return not self._tasks and not self._draining
 
     def let_go(self, index: int) -> bool:
         """Whether nothing of a closed queue is left."""
-        return index not in self._scopes and all(queue.index != index for queue in self._draining)
+        return index not in self._tasks and all(queue.index != index for queue in self._draining)
 
-    async def _serve(self, queue: Queue, scope: anyio.CancelScope) -> None:
+    async def _serve(self, queue: Queue) -> None:
         try:
-            with scope:
-                await self._owner.serves(queue)
+            await self._owner.serves(queue)
         except Exception as error:
             self._blame(queue, error)
             _let_go(error)
-        finally:
-            del self._scopes[queue.index]
-            self._owner.serving(queue.index, active=False)
-            self._owner.settled()
+        else:
+            if not queue.ring.closed and not _cancelling():
+                self._owner.failed(f"queue {queue.name!r}: serve() returned while the guest uses the queue")
+
+    def _ended(self, queue: Queue, _: "asyncio.Task[None]") -> None:
+        """Also called for a task that was cancelled before its first step."""
+        del self._tasks[queue.index]
+        self._owner.serving(queue.index, active=False)
+        self._owner.settled()
 
     def _blame(self, queue: Queue, error: Exception) -> None:
         """A serve task failed: its device is marked, nobody else notices."""
@@ -161,6 +166,11 @@ class Service:
         if queue in self._draining and not queue.in_flight:
             self._draining.discard(queue)
             self._owner.settled()
+
+
+def _cancelling() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _let_go(error: BaseException) -> None:

@@ -126,7 +126,7 @@ class SimSlot(Slot):
         self.decoded: dict[int, tuple[int, int]] = {}
         """Where the BARs answer: address and size by index."""
         self._backend = backend
-        self._doorbells: dict[tuple[int, int, bytes], Doorbell] = {}
+        self._doorbells: dict[tuple[int, int, int], Doorbell] = {}
 
     @property
     def place(self) -> Mapping[str, str]:
@@ -169,8 +169,8 @@ class SimSlot(Slot):
 
     def write(self, bar: int, offset: int, data: bytes) -> None:
         """A guest's write to a BAR: a doorbell if one matches, else trapped."""
-        doorbell = self._doorbells.get((bar, offset, data))
-        if doorbell is not None:
+        doorbell = self._doorbells.get((bar, offset, len(data)))
+        if doorbell is not None and doorbell.value in (None, int.from_bytes(data, "little")):
             doorbell.ring()
         else:
             self.function.write(bar, offset, data)
@@ -264,8 +264,8 @@ class _LimitedMappings:
         view.release()
 
 
-def _match(doorbell: Doorbell) -> tuple[int, int, bytes]:
-    return doorbell.bar, doorbell.offset, doorbell.value.to_bytes(doorbell.size, "little")
+def _match(doorbell: Doorbell) -> tuple[int, int, int]:
+    return doorbell.bar, doorbell.offset, doorbell.size
 
 
 @hdvkit.hookspecs.hookimpl

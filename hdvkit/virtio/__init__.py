@@ -6,6 +6,7 @@ from hdvkit.virtio.common import (
     DriverFailed,
     DriverReady,
     FeaturesRefused,
+    MasteringLost,
     QueueEnabled,
     QueueReset,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "Feature",
     "FeaturesRefused",
     "Kicked",
+    "MasteringLost",
     "PackedRing",
     "QueueEnabled",
     "QueueReset",

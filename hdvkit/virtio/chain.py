@@ -124,17 +124,10 @@ class Chain:
             raise problem
 
     def _let_go(self) -> Exception | None:
-        """Give all leases back. One that fails must not keep the others."""
-        problem = None
         leases, self._leases = self._leases, []
         self.readable = []
         self.writable = []
-        for lease in leases:
-            try:
-                lease.release()
-            except Exception as error:
-                problem = error
-        return problem
+        return release_all(leases)
 
     def _check_open(self) -> "Callable[[Chain], None]":
         if self._complete is None:
@@ -159,6 +152,17 @@ class Chain:
         if kind is not None:
             self.rewind()  # an answer that was not finished is none
         self.complete()
+
+
+def release_all(leases: list[Lease]) -> Exception | None:
+    """Give all leases back. One that fails does not keep the others; the last failure is returned."""
+    problem = None
+    for lease in leases:
+        try:
+            lease.release()
+        except Exception as error:
+            problem = error
+    return problem
 
 
 def cut(views: list[memoryview], start: int, size: int) -> list[memoryview]:

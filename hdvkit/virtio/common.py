@@ -49,7 +49,12 @@ class DeviceReset:
     """The driver resets the device. Answer with ``reset_done`` when the last chain is back."""
 
 
-ControlEvent = QueueEnabled | QueueReset | DriverReady | DriverFailed | FeaturesRefused | DeviceReset
+@attrs.frozen
+class MasteringLost:
+    """The guest cleared Bus Master Enable: the device may not touch its memory any more."""
+
+
+ControlEvent = QueueEnabled | QueueReset | DriverReady | DriverFailed | FeaturesRefused | DeviceReset | MasteringLost
 
 COMMON_SIZE = 0x40
 
@@ -126,6 +131,7 @@ class CommonConfig:
         self.config_vector = NO_VECTOR
         self._select = {"device_feature_select": 0, "driver_feature_select": 0, "queue_select": 0}
         self._driver_features = 0
+        self._refused: int | None = None
         for queue in self.queues:
             queue.reset()
 
@@ -257,7 +263,8 @@ class CommonConfig:
                 return [DriverReady()]
             case Step.FAIL:
                 return [DriverFailed()]
-            case Step.NEGOTIATE if self.status.refusal:
+            case Step.NEGOTIATE if self.status.refusal and self._refused != self._driver_features:
+                self._refused = self._driver_features  # told once, however often the driver asks
                 return [FeaturesRefused(self.status.refusal)]
         return []
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from hdvkit.errors import GuestError
 from hdvkit.memory import Lease, Memory
-from hdvkit.virtio.chain import Chain
+from hdvkit.virtio.chain import Chain, release_all
 from hdvkit.virtio.spec import DescriptorFlag, Feature
 
 DESCRIPTOR = struct.Struct("<QIHH")
@@ -80,8 +80,7 @@ class Gather:
 
     def release(self) -> None:
         """Give everything back: the chain was broken."""
-        for lease in (*self.readable, *self.writable):
-            lease.release()
+        release_all([*self.readable, *self.writable])
 
 
 class Ring(ABC):
@@ -125,6 +124,7 @@ class Ring(ABC):
 
         Raises:
             GuestError: The driver broke a rule. The ring is unusable until reset.
+            MemoryBusy: Its buffers cannot be reached now. The chain stays where it is; pop again later.
         """
 
     @abstractmethod

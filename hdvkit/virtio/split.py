@@ -46,11 +46,12 @@ class SplitRing(Ring):
         if self._next == self._seen and not self._look():
             return None
         head = self._avail[_RING + (self._next & (self.size - 1))]
-        self._next = (self._next + 1) & 0xFFFF
         if head >= self.size:
             raise GuestError(f"the available ring names descriptor {head} of a table of {self.size}")
         self._check_head(head)
-        return self._walk(head)
+        chain = self._walk(head)
+        self._next = (self._next + 1) & 0xFFFF
+        return chain
 
     def arm(self) -> bool:
         """Ask for a kick; see :meth:`Ring.arm`."""

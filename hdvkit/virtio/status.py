@@ -89,11 +89,11 @@ class DeviceStatus:
         if value == 0:
             return Step.RESET
         written = Status(value & 0xFF)
+        if self.value & Status.FAILED:
+            return Step.NONE if written & Status.FAILED else Step.REFUSE
         if written & Status.FAILED:
             self.value |= Status.FAILED
             return Step.FAIL
-        if self.value & Status.FAILED:
-            return Step.REFUSE
         step = _STEPS.get((self.value & _DRIVER_BITS, written & ~Status.DEVICE_NEEDS_RESET), Step.REFUSE)
         if step is Step.NEGOTIATE:
             self.refusal = refusal(self.offered, driver_features)

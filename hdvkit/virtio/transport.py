@@ -13,7 +13,7 @@ from hdvkit.errors import UsageError
 from hdvkit.pci.capabilities import express, vendor
 from hdvkit.pci.config import Bar, Capability, Command, ConfigSpace, Identity
 from hdvkit.pci.msix import CONTROL_OFFSET, Message, MsixTable
-from hdvkit.virtio.common import COMMON_SIZE, CommonConfig, ControlEvent, DeviceReset
+from hdvkit.virtio.common import COMMON_SIZE, CommonConfig, ControlEvent, DeviceReset, MasteringLost
 from hdvkit.virtio.spec import (
     MAX_QUEUE_SIZE,
     MAX_QUEUES,
@@ -280,9 +280,12 @@ class Transport:
         return self.config.read(offset, size)
 
     def _write_config(self, offset: int, data: bytes) -> Sequence[Event]:
+        mastering = self.config.command & Command.BUS_MASTER
         self.config.write(offset, data)
         if not self.config.allows(offset, len(data)):
             return ()
+        if mastering and not self.config.command & Command.BUS_MASTER:
+            return (MasteringLost(),)
         if offset == self._window_data:
             bar, at, length = self._windowed()
             if bar != CONFIG:

@@ -9,6 +9,7 @@ from hdvkit_virtiofs.server import Handler
 HANDLERS: Final[dict[int, Handler]] = {
     Opcode.INIT: nodes.init,
     Opcode.DESTROY: nodes.destroy,
+    Opcode.BATCH_FORGET: nodes.batch_forget,
     Opcode.LOOKUP: nodes.lookup,
     Opcode.GETATTR: nodes.getattr_,
     Opcode.SETATTR: nodes.setattr_,
@@ -46,4 +47,4 @@ HANDLERS: Final[dict[int, Handler]] = {
     Opcode.STATFS: nodes.statfs,
     Opcode.SYNCFS: nodes.syncfs,
 }
-"""Which handler an operation has. Those without one are ENOSYS; FORGET, BATCH_FORGET and INTERRUPT never wait."""
+"""Which handler an operation has. Those without one are ENOSYS; FORGET and INTERRUPT never wait."""

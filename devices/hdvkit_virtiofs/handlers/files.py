@@ -1,5 +1,6 @@
 """Handlers of what lives from open to release: files, directories and their contents."""
 
+import asyncio
 import errno
 from typing import Any
 
@@ -8,6 +9,9 @@ from hdvkit_virtiofs.fuse.spec import Opcode
 from hdvkit_virtiofs.server import Call, Server
 
 S = Server[Any, Any]
+
+LOOKUPS_PER_TURN = 64
+"""So many names of one listing are looked up before other requests go on."""
 
 # Open files
 
@@ -28,7 +32,11 @@ async def _open(server: S, call: Call, *, directory: bool) -> bytes:
     begin = server.operations.opendir if directory else server.operations.open
     with server.nodes.pinned(call.header.nodeid) as node:
         opened = await begin(node, flags, call.context)
-        fh = server.opened(call.header.nodeid, opened.handle, flags, directory=directory)
+        try:
+            fh = server.opened(call.header.nodeid, opened.handle, flags, directory=directory)
+        except FuseError:  # the guest unmounted meanwhile
+            await (server.operations.releasedir if directory else server.operations.release)(node, opened.handle)
+            raise
     return replies.open_(fh, opened.flags | (0 if directory else server.times.open_flags))
 
 
@@ -40,10 +48,10 @@ async def create(server: S, call: Call) -> bytes:
         entry, opened = await server.operations.create(parent, message.name, message.mode, message.flags, call.context)
         try:
             nodeid = server.nodes.enter(entry.node)
+            fh = server.opened(nodeid, opened.handle, message.flags)
         except FuseError:
             await server.operations.release(entry.node, opened.handle)
             raise
-        fh = server.opened(nodeid, opened.handle, message.flags)
     return replies.create(server.encode(nodeid, entry), fh, opened.flags | server.times.open_flags)
 
 
@@ -152,9 +160,12 @@ async def readdirplus(server: S, call: Call) -> bytes:
 async def _list(server: S, call: Call, *, plus: bool) -> bytes:
     message = call.message
     file = server.file(message.fh, call.header.nodeid, directory=True)
-    writer = DirectoryWriter(min(message.size, call.space))
+    writer = DirectoryWriter(min(message.size, call.space, server.session.max_write))
     with server.nodes.pinned(call.header.nodeid) as node:
-        for entry in await server.operations.readdir(node, file.handle, message.offset, call.context):
+        entries = await server.operations.readdir(node, file.handle, message.offset, call.context)
+        for number, entry in enumerate(entries):
+            if plus and number % LOOKUPS_PER_TURN == LOOKUPS_PER_TURN - 1:
+                await asyncio.sleep(0)  # a long listing lets others have their turn
             if not writer.fits(entry, plus):
                 if not writer.data:
                     raise FuseError(errno.EINVAL)

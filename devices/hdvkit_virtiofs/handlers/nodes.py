@@ -29,6 +29,12 @@ async def destroy(server: S, call: Call) -> bytes:
     return b""
 
 
+async def batch_forget(server: S, call: Call) -> bytes:
+    """BATCH_FORGET of more nodes than are forgotten at once; nobody waits for an answer."""
+    await server.forget_slowly(call.message.forgets)
+    return b""
+
+
 # Nodes
 
 

@@ -25,10 +25,14 @@ def default_limit() -> int:
 
 
 class Descriptors:
-    """What a guest makes us keep open, with a cap so that one guest cannot starve the process.
+    """What a guest makes us keep open, with a cap so that guests cannot starve the process.
 
-    A guest that looks up files without ever forgetting them gets ENFILE and nobody else notices.
+    A guest that looks up files without ever forgetting them gets ENFILE. All shares of the process draw on the same
+    number of descriptors, so that the reserve stays whatever their caps add up to.
     """
+
+    everywhere = 0
+    """Descriptors open now, of all shares: the operating system's limit is one for all of them too."""
 
     def __init__(self, limit: int | None = None) -> None:
         self.limit = default_limit() if limit is None else limit
@@ -38,7 +42,7 @@ class Descriptors:
         # that anybody could swap. Held open because it is a quarter faster than walking /proc each time.
         try:
             self.by_number = os.open("/proc/self/fd", os.O_PATH | os.O_DIRECTORY)
-        except OSError as error:
+        except FileNotFoundError as error:
             raise OSError(error.errno, "cannot share a directory without /proc; mount it first") from error
 
     def require(self, count: int) -> None:
@@ -47,7 +51,7 @@ class Descriptors:
         Raises:
             OSError: ENFILE, the guest holds too much.
         """
-        if self.live + count > self.limit:
+        if self.live + count > self.limit or Descriptors.everywhere + count > default_limit():
             raise refusal(errno.ENFILE)
 
     def open(
@@ -71,6 +75,7 @@ class Descriptors:
             self.require(1)
         descriptor = os.open(name, flags, mode, dir_fd=dir_fd)
         self.live += 1
+        Descriptors.everywhere += 1
         return descriptor
 
     def reopen(self, descriptor: int, flags: int, *, brief: bool = False) -> int:
@@ -83,6 +88,7 @@ class Descriptors:
     def close(self, descriptor: int) -> None:
         """Close what ``open`` gave. Deferred errors of network file systems surface here as OSError."""
         self.live -= 1
+        Descriptors.everywhere -= 1
         os.close(descriptor)
 
     def finish(self) -> None:

@@ -20,6 +20,9 @@ from hdvkit_virtiofs.passthrough.workers import Workers
 IOV_MAX = 1024
 """Most buffers Linux takes in one ``preadv`` or ``pwritev`` (UIO_MAXIOV)."""
 
+MAX_NAMES = 1 << 20
+"""Names in all listings that one guest keeps open, about 200 MB; a single directory may be larger."""
+
 INLINE_NAMES = 256
 """Names of a directory read at once on the loop; where there are more, a thread reads on."""
 
@@ -119,9 +122,23 @@ class File:
 
 
 @attrs.define(eq=False)
+class Listings:
+    """How many names one guest makes us remember."""
+
+    names: int = 0
+
+    def take(self, count: int) -> None:
+        """Account for a listing; raises ENOMEM when there are too many others."""
+        if self.names and self.names + count > MAX_NAMES:
+            raise refusal(errno.ENOMEM)
+        self.names += count
+
+
+@attrs.define(eq=False)
 class Directory(File):
     """One open directory with the listing the guest is going through."""
 
+    _listings: Listings = attrs.field(factory=Listings, kw_only=True)
     _entries: list[DirEntry] | None = attrs.field(default=None, init=False)
     # The host keeps one reading position for the descriptor; two listings at once would share the names out.
     _listing: anyio.Lock = attrs.field(factory=anyio.Lock, init=False)
@@ -137,7 +154,18 @@ class Directory(File):
                 entries += _numbered(islice(names, INLINE_NAMES), 3)
                 if len(entries) == INLINE_NAMES + 2:
                     entries += await workers.run(lambda: list(_numbered(names, INLINE_NAMES + 3)))
+            self._forget()
+            self._listings.take(len(entries))
             self._entries = entries
+
+    def close(self) -> None:
+        """Close now, or when the last user leaves. Works twice."""
+        self._forget()
+        super().close()
+
+    def _forget(self) -> None:
+        self._listings.names -= len(self._entries or ())
+        self._entries = None
 
     @property
     def is_listed(self) -> bool:

@@ -12,12 +12,15 @@ from hdvkit_virtiofs.passthrough import _libc
 from hdvkit_virtiofs.passthrough.attributes import QUIET
 from hdvkit_virtiofs.passthrough.descriptors import Descriptors
 from hdvkit_virtiofs.passthrough.errors import answers_errno, refusal
-from hdvkit_virtiofs.passthrough.files import Directory, File, behind
+from hdvkit_virtiofs.passthrough.files import Directory, File, Listings, behind
 from hdvkit_virtiofs.passthrough.inodes import Inode
 from hdvkit_virtiofs.passthrough.workers import Workers
 
 INLINE_WRITE = 256 * 1024
 """Larger writes go to a thread: copying them would hold up everybody for longer than a handful of requests."""
+
+INLINE_READ = 1024 * 1024
+"""The most that is copied on the loop, even when the host has it in memory."""
 
 LARGEST_COPY = 64 * 1024 * 1024
 """The most one ``copy_file_range`` copies; the guest asks again for the rest, and can be interrupted between."""
@@ -41,6 +44,7 @@ class OpenFiles(Operations[Inode, File]):
         self._workers = workers
         self._writeback = writeback
         self._files: set[File] = set()
+        self._listings = Listings()
 
     @answers_errno
     async def open(self, node: Inode, flags: int, context: Context) -> Opened[File]:
@@ -53,7 +57,8 @@ class OpenFiles(Operations[Inode, File]):
     ) -> int:
         """Read what the host has in memory at once, the rest in a thread."""
         with handle:
-            done, ended = handle.read_cached(views, offset)
+            size = sum(map(len, views))
+            done, ended = handle.read_cached(views, offset) if size <= INLINE_READ else (0, False)
             if ended:
                 return done
             return done + await self._workers.run(handle.read, behind(views, done), offset + done)
@@ -142,7 +147,7 @@ class OpenFiles(Operations[Inode, File]):
         """Open the directory; the first ``readdir`` lists it."""
         flags = os.O_RDONLY | os.O_DIRECTORY | QUIET
         descriptor = self._untouched(lambda more: self._descriptors.open(".", flags | more, dir_fd=node.descriptor))
-        return self._kept(Directory(descriptor, self._descriptors))
+        return self._kept(Directory(descriptor, self._descriptors, listings=self._listings))
 
     @answers_errno
     async def readdir(self, node: Inode, handle: File, offset: int, context: Context) -> Iterable[DirEntry]:
