@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test model lint coverage format clean
+.PHONY: demo test install model lint coverage format clean
 
 demo: $(READY)
 	$(BIN)/hdvkit demo
 
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses auto
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not install"
+
+# A third-party plugin, installed into a fresh environment as a stranger would.
+install: $(READY)
+	$(BIN)/python -m pytest -m install
 
 # The long form of the model test: 300 examples of up to 200 operations.
 model: $(READY)
@@ -22,7 +26,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 coverage: $(READY)
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest -m "not install"
 	$(BIN)/coverage report --fail-under=90
 	$(BIN)/coverage report --include='hdvkit/pci/*,hdvkit/virtio/*,*/hdvkit_virtiofs/fuse/*' --fail-under=95
 

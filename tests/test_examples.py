@@ -91,12 +91,14 @@ def hdvkit(programs: Path, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.install
 def test_what_runs_is_what_was_installed(installed: Path) -> None:
     code = "import hdvkit, hdvkit_rng; print(hdvkit.__file__, hdvkit_rng.__file__)"
     found = run([installed / "python", "-c", code], cwd=installed)
     assert [Path(name).is_relative_to(installed.parent) for name in found.stdout.split()] == [True, True]
 
 
+@pytest.mark.install
 def test_the_plugin_is_found_by_its_entry_point(installed: Path) -> None:
     listed = {one["name"]: one for one in map(json.loads, hdvkit(installed, "plugins", "--json").splitlines())}
     assert {name for name, one in listed.items() if one["state"] == "loaded"} >= {"sim", "virtiofs", "rng"}
@@ -105,6 +107,7 @@ def test_the_plugin_is_found_by_its_entry_point(installed: Path) -> None:
     assert "hdvkit-rng 0.1.0" in hdvkit(installed, "plugins")
 
 
+@pytest.mark.install
 def test_the_plugin_passes_the_conformance_kit(installed: Path) -> None:
     done = run([installed / "hdvkit", "selftest", "rng", "--json"], cwd=installed)
     results = [json.loads(line) for line in done.stdout.splitlines()]
@@ -113,6 +116,7 @@ def test_the_plugin_passes_the_conformance_kit(installed: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.install
 async def test_the_plugin_is_served_until_a_signal(installed: Path) -> None:
     serving = await asyncio.create_subprocess_exec(
         *(str(installed / "hdvkit"), "run", "sim", "rng:limit=32", "--json"),
@@ -130,6 +134,7 @@ async def test_the_plugin_is_served_until_a_signal(installed: Path) -> None:
     assert (serving.returncode, complaints) == (0, b"")
 
 
+@pytest.mark.install
 def test_the_plugins_own_tests_pass_where_it_is_installed(installed: Path) -> None:
     # The program, not "python -m": that would find the module in the project instead of the installed one.
     project = installed.parent.parent / "rng"

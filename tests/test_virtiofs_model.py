@@ -33,7 +33,7 @@ COMMON = settings(
     phases=[Phase.generate],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )
-SHORT = settings(COMMON, max_examples=60, stateful_step_count=60, derandomize=True)
+SHORT = settings(COMMON, max_examples=30, stateful_step_count=40, derandomize=True)
 PROFILES = {
     "": SHORT,
     "shrink": settings(SHORT, phases=[Phase.generate, Phase.shrink]),  # minutes, so only once something has failed
