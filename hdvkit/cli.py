@@ -5,7 +5,9 @@ exit code 2, refusals of the platform and failed checks are exit code 1; ``--deb
 """
 
 import asyncio
+import io
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -20,7 +22,7 @@ from rich.text import Text
 
 from hdvkit import checkup, options, serving
 from hdvkit.demo import SAMPLES, Demo, Step
-from hdvkit.errors import HostError, UsageError
+from hdvkit.errors import UsageError
 from hdvkit.observe import Event
 from hdvkit.plugins import Plugins
 
@@ -36,21 +38,22 @@ def cli(debug: bool) -> None:
 
 
 @cli.command()
-@click.argument("directory", required=False, type=click.Path(path_type=Path))
+@click.argument("directory", required=False)
 @click.option("--packed", is_flag=True, help="Use packed rings instead of split ones.")
 @click.option("--read-only", is_flag=True, help="Share it read-only, and see the guest's writes fail.")
 @as_json
-def demo(directory: Path | None, packed: bool, read_only: bool, as_json: bool) -> None:
+def demo(directory: str | None, packed: bool, read_only: bool, as_json: bool) -> None:
     """Share DIRECTORY with a simulated guest, and print what the guest does with it.
 
     Without DIRECTORY a temporary one is made. The guest leaves nothing behind.
     """
     with tempfile.TemporaryDirectory(prefix="hdvkit-demo-") as made:
         if directory is None:
-            directory = Path(made)
             for name, data in SAMPLES.items():
-                (directory / name).write_bytes(data)
-        show = Demo(directory, packed=packed, read_only=read_only)
+                (Path(made) / name).write_bytes(data)
+        elif not directory:
+            raise UsageError("an empty DIRECTORY names none; for the current one write .")
+        show = Demo(Path(directory or made), packed=packed, read_only=read_only)
         steps = asyncio.run(_collect(show))
     if as_json:
         _print_json(attrs.asdict(step) for step in steps)
@@ -113,7 +116,7 @@ def selftest(plugins: Plugins, device: str, as_json: bool) -> None:
     if as_json:
         _print_json(attrs.asdict(result) for result in report.results)
     else:
-        table = Table("check", "result", "seconds", "")
+        table = Table("check", "result", "seconds", "why")
         for one in report.results:
             verdict = Text("passed", "green") if one.passed else Text("FAILED", "bold red")
             table.add_row(Text(one.name), verdict, f"{one.seconds:.3f}", Text(one.detail))
@@ -135,14 +138,15 @@ def check(plugins: Plugins, host: str | None, as_json: bool) -> None:
     else:
         table = Table("what", "", "found", "what to do")
         for one in findings:
-            table.add_row(one.what, Text("ok", "green") if one.good else Text("missing", "red"), one.found, one.advice)
+            verdict = Text("ok", "green") if one.good else Text("missing", "red")
+            table.add_row(Text(one.what), verdict, Text(one.found), Text(one.advice))
         Console().print(table)
     if not all(one.good for one in findings):
         raise SystemExit(1)
 
 
 def _print_demo(show: Demo, steps: Sequence[Step]) -> None:
-    table = Table(title=f"A simulated guest in {show.directory}", title_justify="left")
+    table = Table(title=Text(f"A simulated guest in {show.directory}"), title_justify="left")
     for column in ("what the guest did", "what it saw"):
         table.add_column(column, overflow="fold")
     for column in ("bytes", "requests", "ms"):
@@ -180,6 +184,8 @@ def _event_as_text(event: Event) -> None:
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The console script: run a command, and turn what it raises into a sentence and an exit code."""
     debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names may be any bytes
     plugins = Plugins.load()
     plugins.add_commands(cli)
     try:
@@ -192,7 +198,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = 130
     except UsageError as error:
         code = _failed(error, 2, debug)
-    except HostError as error:
+    except BrokenPipeError:
+        # Nobody reads any more. What is left in the buffer must not be tried again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except OSError as error:  # the platform's refusals, and output that cannot be written
         code = _failed(error, 1, debug)
     sys.exit(code)
 

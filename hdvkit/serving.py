@@ -14,11 +14,20 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class _Tell(Observer):
-    def __init__(self, tell: Callable[[Event], None]) -> None:
+    """Passes events on; when nobody can hear them any more, serving ends."""
+
+    def __init__(self, tell: Callable[[Event], None], stopped: asyncio.Event) -> None:
+        self.problem: OSError | None = None
         self._tell = tell
+        self._stopped = stopped
 
     def event(self, event: Event) -> None:
-        self._tell(event)
+        if self.problem is None:
+            try:
+                self._tell(event)
+            except OSError as error:
+                self.problem = error
+                self._stopped.set()
 
 
 async def serve(host: Spec, devices: Sequence[Spec], plugins: Plugins, tell: Callable[[Event], None]) -> None:
@@ -29,14 +38,18 @@ async def serve(host: Spec, devices: Sequence[Spec], plugins: Plugins, tell: Cal
     Raises:
         UsageError: Unknown kind, bad options.
         HostError: The platform refused.
+        OSError: ``tell`` could not tell; everything was removed.
     """
     with _stopping() as stopped:
-        async with open_host(host.kind, plugins=plugins, observers=[_Tell(tell)], **host.options) as opened:
+        teller = _Tell(tell, stopped)
+        async with open_host(host.kind, plugins=plugins, observers=[teller], **host.options) as opened:
             for device in devices:
                 options: dict[str, object] = dict(device.options)
                 name = options.pop("name", None)
                 await opened.add(device.kind, name=str(name) if name is not None else None, **options)
             await stopped.wait()
+    if teller.problem is not None:
+        raise teller.problem
 
 
 @contextlib.contextmanager

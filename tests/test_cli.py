@@ -78,6 +78,9 @@ def test_demo_shows_that_a_read_only_share_refuses(tmp_path: Path, capsys: pytes
         (["run", "sim", "virtiofs:source"], "="),
         (["selftest", "virtiofs:tag=x"], "source"),
         (["check", "nowhere"], "there is no host 'nowhere'"),
+        (["demo", ""], "an empty DIRECTORY"),
+        (["run", "sim", "virtiofs:source=,tag=x"], "empty source"),
+        (["run", "sim", "virtiofs:source=/tmp,tag=a\nb"], "control characters"),
         (["run", "sim"], "Missing argument"),
         (["frobnicate"], "frobnicate"),
     ],
@@ -152,3 +155,23 @@ def test_a_name_may_be_given_to_a_device(tmp_path: Path) -> None:
         assert process.stdout.readline().strip() == "mine (virtiofs) listening slot 0"
         process.terminate()
         assert process.wait(60) == 0
+
+
+def test_names_are_not_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    odd = tmp_path / "[red]x["
+    odd.mkdir()
+    (odd / "[bold]name").write_text("x")
+    assert run("demo", str(odd)) == 0
+    assert "[red]x[" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full is a thing of Linux")
+@pytest.mark.parametrize("arguments", [["plugins"], ["run", "sim", "virtiofs:source=/tmp,tag=x", "--json"]])
+def test_output_that_cannot_be_written_ends_with_a_sentence(arguments: list[str]) -> None:
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device, not a path to think about
+        done = subprocess.run(
+            [sys.executable, "-m", "hdvkit", *arguments], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    assert done.returncode == 1
+    assert "No space left" in done.stderr
+    assert "Traceback" not in done.stderr

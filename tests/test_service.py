@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import hdvkit
-from hdvkit import Chain, Event, EventKind, Queue, State
+from hdvkit import Chain, Event, EventKind, Queue, State, UsageError, VirtioDevice
 from hdvkit.runtime import CONFIG
-from hdvkit.testing import Guest
+from hdvkit.testing import DriverError, Guest
 from hdvkit.testing.echo import Echo
 
 COMMAND = 0x04
@@ -208,3 +208,45 @@ async def test_chains_beyond_the_copy_budget_wait_on_the_ring(monkeypatch: pytes
             device.go.set()
             assert [(await one).data for one in asked] == data
         assert function.stats().needs_resets == 0
+
+
+async def test_an_opening_that_was_cancelled_leaves_nothing_behind() -> None:
+    before = asyncio.all_tasks()
+    for turns in range(6):
+        opening = asyncio.ensure_future(hdvkit.open_host("sim"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        opening.cancel()
+        done = (await asyncio.gather(opening, return_exceptions=True))[0]
+        if isinstance(done, hdvkit.DeviceHost):  # it was open already
+            await done.aclose()
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == before
+
+
+async def test_what_is_no_device_is_refused_with_a_sentence() -> None:
+    async with hdvkit.open_host("sim") as host:
+        device = Echo()
+        await host.add(device)
+        with pytest.raises(UsageError, match="attached already"):
+            await host.add(device)
+        with pytest.raises(UsageError, match="is no device"):
+            await host.add(object())  # type: ignore[arg-type]  # the mistake under test
+        with pytest.raises(UsageError, match="is no attached device"):
+            await host.remove("echo")  # type: ignore[arg-type]  # the mistake under test
+        with pytest.raises(UsageError, match="Nameless has no device_type"):
+            await host.add(Nameless())
+
+
+class Nameless(VirtioDevice):
+    """Forgot to say what it is."""
+
+
+async def test_a_guest_whose_share_was_removed_hears_of_it(tmp_path: Path) -> None:
+    async with hdvkit.open_host("sim") as host:
+        share = await host.add("virtiofs", source=tmp_path, tag="t")
+        async with Guest.of(host).mount(share) as mount:
+            await mount.listdir()
+            await host.remove(share)
+            with pytest.raises(DriverError, match="was removed"):
+                await mount.listdir()

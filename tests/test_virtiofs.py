@@ -114,11 +114,11 @@ def test_a_tag_is_1_to_36_bytes(folder: Path, tag: str) -> None:
         ({"source": "."}, r"^device virtiofs needs tag=<"),
         (
             {"source": "/no/such/place", "tag": "t"},
-            r"cannot share '/no/such/place': no such file or directory; give source= a directory",
+            r"cannot share '/no/such/place': no such file or directory; name a directory",
         ),
         (
             {"source": __file__, "tag": "t"},
-            r"cannot share '.*test_virtiofs.py': not a directory; give source= a directory",
+            r"cannot share '.*test_virtiofs.py': not a directory; name a directory",
         ),
         ({"source": ".", "tag": ""}, r"a tag is 1 to 36 bytes of UTF-8 without NUL; '' has 0$"),
         ({"source": ".", "tag": "t" * 37}, r"a tag is 1 to 36 bytes of UTF-8 without NUL; 't{37}' has 37$"),

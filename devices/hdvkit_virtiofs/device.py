@@ -37,7 +37,9 @@ WANTED = (
 """What the server has a use for, out of what a guest offers at INIT."""
 
 
-def _source(value: "Path | Operations[Any, Any]") -> "Path | Operations[Any, Any]":
+def _source(value: "str | Path | Operations[Any, Any]") -> "Path | Operations[Any, Any]":
+    if value == "":
+        raise ValueError("an empty source names no directory; for the current one write .")
     return Path(value) if isinstance(value, str) else value
 
 
@@ -45,13 +47,15 @@ def _share(directory: Path, read_only: bool) -> Passthrough:
     try:
         return Passthrough(directory, read_only=read_only)
     except OSError as error:
-        raise UsageError(f"{error.strerror}; give source= a directory that this user may list") from error
+        raise UsageError(f"{error.strerror}; name a directory that this user may list") from error
 
 
 def _check_tag(_: object, __: object, tag: str) -> None:
-    encoded = tag.encode()
+    encoded = tag.encode(errors="replace")
     if not 1 <= len(encoded) <= TAG_SIZE or b"\0" in encoded:
         raise ValueError(f"a tag is 1 to {TAG_SIZE} bytes of UTF-8 without NUL; {tag!r} has {len(encoded)}")
+    if not tag.isprintable():
+        raise ValueError(f"a tag is something to type after mount -t virtiofs; {tag!r} has control characters")
 
 
 def _check_queue_size(_: object, __: object, size: int) -> None:

@@ -390,6 +390,8 @@ class Function:
 
 
 def _transport(device: VirtioDevice, remapped: bool, interrupt_pin: int) -> Transport:
+    if not hasattr(device, "device_type"):
+        raise UsageError(f"{type(device).__name__} has no device_type; set it to a DeviceType, or to its number")
     own = device.features
     if own & ~DEVICE_FEATURE_BITS:
         raise UsageError(

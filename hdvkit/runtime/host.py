@@ -53,7 +53,12 @@ class DeviceHost:
         await self.backend.open()
         started = asyncio.get_running_loop().create_future()
         self._supervisor = asyncio.create_task(self._supervise(started), name="hdvkit supervisor")
-        await started
+        try:
+            await started
+        except BaseException:
+            self._closing.set()
+            await _finish(self._supervisor)
+            raise
 
     async def add(self, device: str | VirtioDevice, /, *, name: str | None = None, **options: object) -> Function:
         """Attach a device to the machine.
@@ -71,6 +76,10 @@ class DeviceHost:
             kind, device = device, self._make(device, options)
         elif options:
             raise UsageError(f"options {', '.join(options)} were given with a finished device: give them to its class")
+        elif not isinstance(device, VirtioDevice):
+            raise UsageError(f"{device!r} is no device: give a kind, or an instance of a VirtioDevice class")
+        elif any(function.device is device for function in self.devices):
+            raise UsageError(f"{device!r} is attached already: make another one")
         else:
             kind = type(device).__name__.lower()
         adding = asyncio.create_task(self._add(device, name, kind))
@@ -91,6 +100,8 @@ class DeviceHost:
         Raises:
             UsageError: The device is not on this host.
         """
+        if not isinstance(function, Function):
+            raise UsageError(f"{function!r} is no attached device: give what add() returned")
         return await _finish(asyncio.create_task(self._remove(function)))
 
     @property
@@ -184,7 +195,8 @@ class DeviceHost:
         forgotten = False
         try:
             async with anyio.create_task_group() as self._tasks:
-                started.set_result(None)
+                if not started.done():
+                    started.set_result(None)
                 try:
                     await self._closing.wait()
                 finally:

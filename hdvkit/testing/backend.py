@@ -38,6 +38,8 @@ class SimMachine:
         self.slots: dict[int, SimSlot] = {}
         self.lost_interrupts = 0
         """Messages to an address and data that nobody had taken."""
+        self.on_unplug: dict[int, Callable[[], None]] = {}
+        """What the guest does when the function of a slot is pulled out."""
         self._handlers: dict[tuple[int, int], Callable[[], None]] = {}
         self._next_bar = BAR_WINDOW
 
@@ -146,7 +148,9 @@ class SimSlot(Slot):
 
     def unplug(self) -> None:
         """The slot is empty from now on."""
-        self._backend.machine.slots.pop(self.number, None)
+        machine = self._backend.machine
+        machine.slots.pop(self.number, None)
+        machine.on_unplug.pop(self.number, lambda: None)()
         self.decoded.clear()
         self._doorbells.clear()
         if isinstance(self.memory, ApertureMemory):

@@ -25,6 +25,10 @@ POLL_PAUSE = 0.001
 CONFIG_READS = 100
 
 
+GONE = 0xFF
+"""What device_status reads where no device is any more."""
+
+
 class VirtioDriver:
     """One driver bound to the function in ``slot``. `probe`, `start`, use ``queues``, `reset`; then again.
 
@@ -142,13 +146,19 @@ class VirtioDriver:
         reason = f"slot {self._slot}: the driver reset the device"
         for queue in self.queues:
             queue.fail(reason)
-        await self.common_write("device_status", 0)
-        await self._poll_zero("device_status")
+        if await self.status() != GONE:
+            await self.common_write("device_status", 0)
+            await self._poll_zero("device_status")
         for task in self._tasks:
             task.cancel()
         for queue in self.queues:
             queue.close(reason)
         self._changed.clear()
+
+    def removed(self) -> None:
+        """The device was pulled out while in use: what waits for it fails, as after Linux's surprise removal."""
+        for queue in self.queues:
+            queue.fail(f"slot {self._slot}: the device was removed")
 
     async def reset_queue(self, index: int) -> None:
         """Reset one queue and enable it on fresh rings, "Virtqueue Reset"; its pending submissions fail.

@@ -47,7 +47,11 @@ class Guest:
 
     def driver(self, function: Function, **options: Unpack[DriverOptions]) -> VirtioDriver:
         """A driver for a function; call ``probe`` and ``start`` yourself."""
-        return VirtioDriver(self.machine, slot_of(function), **options)
+        slot = slot_of(function)
+        driver = VirtioDriver(self.machine, slot, **options)
+        if isinstance(self.machine, SimMachine):
+            self.machine.on_unplug[slot] = driver.removed
+        return driver
 
     @asynccontextmanager
     async def drive(self, function: Function, **options: Unpack[DriverOptions]) -> AsyncIterator[VirtioDriver]:
@@ -67,10 +71,11 @@ class Guest:
         """Mount a virtio-fs share; it is unmounted at the end."""
         async with self.drive(share, **options) as driver:
             hiprio, *requests = driver.queues
-            async with GuestMount(
-                FuseClient(requests, hiprio, minor=minor, max_pages=min(256, requests[0].size - 4))
-            ) as mount:
+            pages = min(LINUX_MAX_PAGES, requests[0].size - HEADER_DESCRIPTORS)
+            async with GuestMount(FuseClient(requests, hiprio, minor=minor, max_pages=pages)) as mount:
                 yield mount
+                if share.state.over:
+                    mount.lost()
 
 
 def machine_of(host: DeviceHost) -> SimMachine:

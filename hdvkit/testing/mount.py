@@ -51,6 +51,10 @@ class GuestMount(MountNames, MountAttributes):
         await self._client.init()
         self._state.mounted = True
 
+    def lost(self) -> None:
+        """The device was pulled out: there is nothing to give back, and ``unmount`` does nothing, as in Linux."""
+        self._state.mounted = False
+
     async def unmount(self, *, forget: bool = True) -> None:
         """Give everything back and send DESTROY; without ``forget`` DESTROY alone says it, as from Linux.
 
