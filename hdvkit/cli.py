@@ -112,10 +112,17 @@ def selftest(plugins: Plugins, device: str, as_json: bool) -> None:
     spec = options.parse(device)
     factory = plugins.device(spec.kind)
     options.build(factory, spec.options, f"device {spec.kind}")  # bad options are an error of use, at once
-    report = asyncio.run(kit.check_device(lambda: options.build(factory, spec.options), kind=spec.kind))
-    if as_json:
-        _print_json(attrs.asdict(result) for result in report.results)
-    else:
+    with Console(stderr=True).status("") as status:
+
+        def told(result: kit.Result) -> None:
+            if as_json:
+                _print_json([attrs.asdict(result)])
+            else:
+                status.update(Text(f"{result.name}: {result.detail or 'passed'}"))
+
+        checking = kit.check_device(lambda: options.build(factory, spec.options), kind=spec.kind, told=told)
+        report = asyncio.run(checking)
+    if not as_json:
         table = Table("check", "result", "seconds", "why")
         for one in report.results:
             verdict = Text("passed", "green") if one.passed else Text("FAILED", "bold red")

@@ -175,3 +175,10 @@ def test_output_that_cannot_be_written_ends_with_a_sentence(arguments: list[str]
     assert done.returncode == 1
     assert "No space left" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_selftest_tells_each_result_as_it_comes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("selftest", SHARE.format(tmp_path), "--json") == 0
+    results = printed(capsys)
+    assert [one["name"] for one in results if not one["passed"]] == []
+    assert {"parked", "R1-cycle, packed", "H8-kick-flood, split"} <= {str(one["name"]) for one in results}

@@ -70,9 +70,17 @@ async def any_exchange(driver: VirtioDriver) -> None:
         raise Failed(f"the device claims {reply.written} bytes written into a buffer of 64")
 
 
-async def run(checks: Sequence[tuple[str, Check]]) -> Report:
+def _ignore(result: Result) -> None:
+    """Nobody wants to hear of each result."""
+
+
+async def run(checks: Sequence[tuple[str, Check]], told: Callable[[Result], None] = _ignore) -> Report:
     """Run checks one after the other; one that fails or hangs does not keep the others from running."""
-    return Report(tuple([await _run_one(name, check) for name, check in checks]))
+    results = []
+    for name, check in checks:
+        results.append(await _run_one(name, check))
+        told(results[-1])
+    return Report(tuple(results))
 
 
 async def _run_one(name: str, check: Check) -> Result:
@@ -95,6 +103,7 @@ async def check_device(
     kind: str = "device",
     exchange: Exchange = any_exchange,
     hostile: bool = True,
+    told: Callable[[Result], None] = _ignore,
 ) -> Report:
     """Put a device through all that a guest may do to it, hostile guests included.
 
@@ -103,11 +112,12 @@ async def check_device(
         kind: How to call it in messages.
         exchange: Does one good request and checks the answer. The default fits every device and checks little.
         hostile: Whether to let hostile guests at it as well.
+        told: Called with each result as it comes.
     """
     from hdvkit.testing.device_checks import checks_of, hostile_checks_of
 
     checks = checks_of(make, kind, exchange)
-    return await run([*checks, *(hostile_checks_of(make, kind, exchange) if hostile else [])])
+    return await run([*checks, *(hostile_checks_of(make, kind, exchange) if hostile else [])], told)
 
 
 async def check_backend(
