@@ -181,4 +181,6 @@ def test_selftest_tells_each_result_as_it_comes(tmp_path: Path, capsys: pytest.C
     assert run("selftest", SHARE.format(tmp_path), "--json") == 0
     results = printed(capsys)
     assert [one["name"] for one in results if not one["passed"]] == []
-    assert {"parked", "R1-cycle, split", "R13-no-room, packed", "H8-kick-flood, split"} <= {str(one["name"]) for one in results}
+    assert {"parked", "R1-cycle, split", "R13-no-room, packed", "H8-kick-flood, split"} <= {
+        str(one["name"]) for one in results
+    }
