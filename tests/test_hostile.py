@@ -256,9 +256,9 @@ class Noisy(Rng):
     ],
 )
 async def test_a_device_that_does_not_survive_is_named(device: VirtioDevice, name: str, message: str) -> None:
+    limit = 0.3 if isinstance(device, Deaf) else 30.0  # one of them is to be caught by the clock
     async with two(device) as (host, function, bystander):
         with pytest.raises(HostileError, match=f"{name}, split ring: {message}"):
-            limit = 0.3 if isinstance(device, Deaf) else 30.0  # one of them is to be caught by the clock
             await provoke(host, function, bystander, by_name(name), packed=False, limit=limit)
 
 
