@@ -76,6 +76,7 @@ class ApertureMemory(Memory):
         self._limit = limit
         self._max_address = max_address
         self._apertures: OrderedDict[Key, _Aperture] = OrderedDict()  # least recently used first
+        self._leased = 0  # mappings with leases
         self._copies_out = 0
         self._copied = 0  # bytes
         self._hits = self._creates = self._evictions = self._copies = 0
@@ -88,11 +89,13 @@ class ApertureMemory(Memory):
         aperture = self._find(self._key(address, size, writable), coherent)
         if aperture is None:
             return self._copy(address, size, writable)
+        self._leased += not aperture.leases
         aperture.leases += 1
         start = address % PAGE
 
         def back() -> None:
             aperture.leases -= 1
+            self._leased -= not aperture.leases
 
         return Lease(aperture.view[start : start + size], back)
 
@@ -128,7 +131,7 @@ class ApertureMemory(Memory):
         if aperture is not None and aperture.leases:
             return aperture
         # One mapping always stays free of leases, for copies to pass through.
-        if sum(1 for one in self._apertures.values() if one.leases) >= self._limit - 1:
+        if self._leased >= self._limit - 1:
             if not coherent:
                 return None
             raise NoMoreApertures(f"all {self._limit - 1} apertures are in use; lower queues or queue_size")

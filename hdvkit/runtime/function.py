@@ -20,7 +20,7 @@ from hdvkit.runtime.doorbell import Doorbell
 from hdvkit.runtime.life import Life
 from hdvkit.runtime.queue import Queue, Turn
 from hdvkit.runtime.service import Service
-from hdvkit.runtime.stats import FunctionStats, QueueStats, State
+from hdvkit.runtime.stats import FunctionStats, State
 from hdvkit.virtio import (
     Chain,
     DeviceReset,
@@ -140,7 +140,7 @@ class Function:
         """A snapshot of the counters."""
         return FunctionStats(
             state=self.state,
-            queues=tuple(self._queue_stats(index) for index in range(len(self._names))),
+            queues=tuple(self._service.stats(bell.index, bell.kicks) for bell in self._doorbells),
             resets=self._resets,
             needs_resets=self._needs_resets,
             dropped_accesses=self.transport.dropped,
@@ -372,21 +372,6 @@ class Function:
     def _interrupt(self, message: Message | None) -> None:
         if message is not None:
             self.slot.interrupt(message)
-
-    def _queue_stats(self, index: int) -> QueueStats:
-        counters = self._service.counters[index]
-        queue = self._service.queues.get(index)
-        return QueueStats(
-            name=self._names[index],
-            kicks=self._doorbells[index].kicks,
-            wakeups=counters.wakeups,
-            chains=counters.chains,
-            taken=counters.taken,
-            given=counters.given,
-            interrupts=counters.interrupts,
-            in_flight=queue.in_flight if queue else 0,
-            late=counters.late,
-        )
 
 
 def _transport(device: VirtioDevice, remapped: bool, interrupt_pin: int) -> Transport:

@@ -10,6 +10,7 @@ from typing import Protocol
 from hdvkit.errors import GuestError
 from hdvkit.memory import Memory
 from hdvkit.runtime.queue import Queue, QueueCounters, Turn
+from hdvkit.runtime.stats import QueueStats
 from hdvkit.virtio import Chain, Feature, PackedRing, RingAddresses, SplitRing
 
 log = logging.getLogger("hdvkit.runtime")
@@ -119,6 +120,22 @@ class Service:
         """All rings are lost."""
         for index in tuple(self.queues):
             self.close(index)
+
+    def stats(self, index: int, kicks: int) -> QueueStats:
+        """A snapshot of one queue's counters; kicks are counted by its doorbell."""
+        counters = self.counters[index]
+        queue = self.queues.get(index)
+        return QueueStats(
+            name=self._names[index],
+            kicks=kicks,
+            wakeups=counters.wakeups,
+            chains=counters.chains,
+            taken=counters.taken,
+            given=counters.given,
+            interrupts=counters.interrupts,
+            in_flight=queue.in_flight if queue else 0,
+            late=counters.late,
+        )
 
     @property
     def busy(self) -> bool:
