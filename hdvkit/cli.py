@@ -185,7 +185,9 @@ def _event_as_json(event: Event) -> None:
 def _event_as_text(event: Event) -> None:
     place = " ".join(f"{key} {value}" for key, value in event.place.items())
     reason = f": {event.reason}" if event.reason else ""
-    Console(highlight=False).print(Text(f"{event.device} ({event.device_kind}) {event.kind} {place}{reason}"))
+    click.echo(f"{event.device} ({event.device_kind}) {event.kind} {place}".rstrip() + reason)
+    if event.hint:
+        click.echo(f"    {event.hint}")  # in one line, to be pasted
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -48,6 +48,8 @@ class Event:
     """Why, in one sentence, where there is something to say."""
     place: dict[str, str] = attrs.field(factory=dict)
     """Where the guest's side finds the device, as the host kind says it (``socket``, ``instance_id``, ``slot``)."""
+    hint: str = ""
+    """With LISTENING: what a person can paste on the other side; for people only."""
 
     def as_dict(self) -> dict[str, str]:
         """Flat, for JSON."""

@@ -58,7 +58,7 @@ HARMLESS = {
     # No event loop, no threads, no sockets, no clock, no operating system.
     *("__future__", "abc", "array", "binascii", "bisect", "collections", "contextlib", "dataclasses", "enum", "errno"),
     *("functools", "heapq", "itertools", "math", "operator", "re", "stat", "string", "struct", "types", "typing"),
-    *("warnings", "weakref", "attrs"),
+    *("warnings", "weakref", "attrs", "json"),
 }
 EXCEPTIONS = {
     # (module, import): the only names it may use of it.

@@ -50,6 +50,11 @@ class Slot(ABC):
         """Where the guest's side finds the function, for events: ``socket``, ``instance_id``, ``slot``."""
         return {}
 
+    @property
+    def hint(self) -> str:
+        """What a person can paste on the other side to reach the function; shown by ``hdvkit run``."""
+        return ""
+
     @abstractmethod
     async def attach(self) -> None:
         """Make the function visible. Accesses may arrive before this returns.
@@ -85,6 +90,8 @@ class Backend(ABC):
     """The platform owns the MSI-X table: it is told vector numbers, and masks are its business."""
     interrupt_pin: int = 0
     """1 when the platform can deliver INTx."""
+    msix: bool = True
+    """Whether to offer MSI-X; without it there must be a pin."""
 
     @classmethod
     def check(cls) -> Sequence[Finding]:

@@ -6,7 +6,7 @@ The platform calls ``read``, ``write`` and ``reset`` from any thread; everything
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
 from anyio.abc import TaskGroup
 
@@ -69,11 +69,13 @@ class Function:
         tasks: TaskGroup,
         remapped: bool = False,
         interrupt_pin: int = 0,
+        msix: bool = True,
+        lost: "Callable[[Function], None] | None" = None,
     ) -> None:
         self.device = device
         self.name = name
         self.kind = kind
-        self.transport = _transport(device, remapped, interrupt_pin)
+        self.transport = _transport(device, remapped, interrupt_pin, msix)
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._lock = threading.RLock()
@@ -81,6 +83,7 @@ class Function:
         self._tasks = tasks
         self._service = Service(self._names, self, Turn(self._loop))
         self._doorbells = [Doorbell(index, self._loop, self._waker(index)) for index in range(len(self._names))]
+        self._lost = lost
         self._resetting = False
         self._used = False  # since the last reset
         self._forgetting = False
@@ -116,6 +119,12 @@ class Function:
     def memory_leaves(self, address: int, size: int) -> None:
         """The platform takes guest memory away. A ring in it is lost; chains keep theirs until completed."""
         self._on_loop(lambda: self._lose_memory(address, size))
+
+    def gone(self) -> None:
+        """The machine let go of the function for good: where it was parked, it is removed now."""
+        if self._lost is not None:
+            lost = self._lost
+            self._on_loop(lambda: lost(self))
 
     # What the embedder calls
 
@@ -164,6 +173,16 @@ class Function:
         return self.transport.config.probe_words()
 
     @property
+    def vectors(self) -> int:
+        """How many MSI-X vectors it has; 0 without MSI-X."""
+        return self.transport.vectors
+
+    @property
+    def doorbells(self) -> Sequence[Doorbell]:
+        """All doorbells, for a platform that has to know of them before ``Slot.doorbell`` names those in use."""
+        return self._doorbells
+
+    @property
     def place(self) -> Mapping[str, str]:
         """Where the guest's side finds the device, in the words of the host kind."""
         return self.slot.place
@@ -172,7 +191,7 @@ class Function:
 
     def announce(self, kind: EventKind, reason: str = "") -> None:
         """Tell everybody who listens what has happened."""
-        self._life.announce(kind, reason)
+        self._life.announce(kind, reason, self.slot.hint if kind is EventKind.LISTENING else "")
 
     async def revoke(self) -> None:
         """From now on the guest gets errors only, and the device is closed. Nothing of the host stays reachable."""
@@ -374,7 +393,7 @@ class Function:
             self.slot.interrupt(message)
 
 
-def _transport(device: VirtioDevice, remapped: bool, interrupt_pin: int) -> Transport:
+def _transport(device: VirtioDevice, remapped: bool, interrupt_pin: int, msix: bool) -> Transport:
     if not hasattr(device, "device_type"):
         raise UsageError(f"{type(device).__name__} has no device_type; set it to a DeviceType, or to its number")
     own = device.features
@@ -390,4 +409,5 @@ def _transport(device: VirtioDevice, remapped: bool, interrupt_pin: int) -> Tran
         config=device.config(),
         remapped=remapped,
         interrupt_pin=interrupt_pin,
+        msix=msix,
     )

@@ -158,6 +158,8 @@ class DeviceHost:
             tasks=self._tasks,
             remapped=self.backend.remapped,
             interrupt_pin=self.backend.interrupt_pin,
+            msix=self.backend.msix,
+            lost=self._lost,
         )
         function.slot = self.backend.slot(function)
         return function
@@ -190,6 +192,17 @@ class DeviceHost:
             else:
                 function.announce(EventKind.PARKED, "the platform cannot remove it from a running guest")
             return result
+
+    def _lost(self, function: Function) -> None:
+        """The machine of a parked function went away; other functions wait for another machine."""
+        if self._tasks is not None and function.state is State.PARKED and not self._closing.is_set():
+            self._tasks.start_soon(self._forget, function)
+
+    async def _forget(self, function: Function) -> None:
+        async with self._changing:
+            if self._functions.get(function.name) is function and function.state is State.PARKED:
+                del self._functions[function.name]
+                await function.end(State.REMOVED, EventKind.REMOVED)
 
     async def _supervise(self, started: "asyncio.Future[None]") -> None:
         forgotten = False

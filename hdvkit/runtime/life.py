@@ -51,9 +51,9 @@ class Life:
             self._streams.add(stream)
         return stream
 
-    def announce(self, kind: EventKind, reason: str = "") -> None:
+    def announce(self, kind: EventKind, reason: str = "", hint: str = "") -> None:
         """Tell everybody who listens what has happened."""
-        event = Event(kind, self.name, self.kind, reason, dict(self._place()))
+        event = Event(kind, self.name, self.kind, reason, dict(self._place()), hint)
         for stream in tuple(self._streams):
             stream.put(event)
         self._observers.event(event)

@@ -74,6 +74,7 @@ class Transport:
         config: The device-specific configuration.
         remapped: The platform owns the MSI-X table; vectors are signalled by number, masks are its business.
         interrupt_pin: 1 to offer INTx as well, as PCI numbers pins.
+        msix: Whether to offer MSI-X.
         pci_express: Whether to carry a PCI Express capability.
     """
 
@@ -87,12 +88,13 @@ class Transport:
         config: bytes = b"",
         remapped: bool = False,
         interrupt_pin: int = 0,
+        msix: bool = True,
         pci_express: bool = False,
     ) -> None:
         _check(queue_sizes, config)
-        vectors = 1 + len(queue_sizes)
-        self.msix = MsixTable(vectors)
-        self.common = CommonConfig(features | Feature.VERSION_1, tuple(queue_sizes), vectors)
+        self.vectors = 1 + len(queue_sizes) if msix else 0
+        self.msix = MsixTable(1 + len(queue_sizes))
+        self.common = CommonConfig(features | Feature.VERSION_1, tuple(queue_sizes), self.vectors)
         self.device_config = config
         self.isr = Isr(0)
         self._remapped = remapped
@@ -107,16 +109,15 @@ class Transport:
             subsystem_vendor_id=PCI_VENDOR_ID,
             subsystem_id=PCI_SUBSYSTEM_ID,
         )
-        bars = [
-            Bar(REGISTERS_BAR, REGISTERS_SIZE),
-            Bar(MSIX_BAR, max(4096, 1 << (self.msix.size - 1).bit_length())),
-        ]
+        bars = [Bar(REGISTERS_BAR, REGISTERS_SIZE)]
+        if self.vectors:
+            bars.append(Bar(MSIX_BAR, max(4096, 1 << (self.msix.size - 1).bit_length())))
         self.config = ConfigSpace(
             identity, bars, self._capabilities(pci_express), interrupt_pin=interrupt_pin, express=pci_express
         )
-        self._msix_control = self.config.positions[0] + CONTROL_OFFSET
-        self._window = self.config.positions[1] + 4
+        self._window = self.config.positions[0] + 4
         self._window_data = self._window + _WINDOW.size
+        self._msix_control = self.config.positions[1] + CONTROL_OFFSET if self.vectors else self.config.size
 
     def _capabilities(self, pci_express: bool) -> list[Capability]:
         structures = [
@@ -132,8 +133,8 @@ class Transport:
         if self.device_config:
             structures.append((CapabilityType.DEVICE, DEVICE_OFFSET, len(self.device_config), b""))
         return [
-            self.msix.capability(MSIX_BAR),
             vendor(_STRUCTURE.pack(CapabilityType.PCI, 0, 0, 0, 0) + bytes(4), _WINDOW_WRITABLE),
+            *([self.msix.capability(MSIX_BAR)] if self.vectors else []),
             *(vendor(_STRUCTURE.pack(kind, REGISTERS_BAR, 0, at, size) + more) for kind, at, size, more in structures),
             *([express()] if pci_express else []),
         ]
@@ -144,7 +145,7 @@ class Transport:
         """Answer a read. Never raises: what does not exist reads as zeroes and is counted."""
         if space == REGISTERS_BAR:
             return self._read_registers(offset, size)
-        if space == MSIX_BAR:
+        if space == MSIX_BAR and self.vectors:
             return self.msix.read(offset, size)
         if space == CONFIG:
             return self._read_config(offset, size)
@@ -155,7 +156,7 @@ class Transport:
         """Take a write. Never raises. The caller acts on the events, in order."""
         if space == REGISTERS_BAR:
             return self._write_registers(offset, data)
-        if space == MSIX_BAR:
+        if space == MSIX_BAR and self.vectors:
             return self.msix.write(offset, data)
         if space == CONFIG:
             return self._write_config(offset, data)

@@ -1,0 +1,59 @@
+"""Accesses to the regions of a device, cut into pieces that a PCI function takes. Knows no sockets."""
+
+import errno
+from collections.abc import Iterator
+
+from hdvkit.runtime import CONFIG, Function
+from hdvkit_vfio_user.protocol import Refused
+from hdvkit_vfio_user.protocol.spec import Region
+
+CONFIG_SIZE = 256
+"""Conventional PCI: machines need no more, also behind a PCI Express port."""
+_LARGEST = {CONFIG: 4}
+"""The widest access to a space; a BAR takes 8 bytes at once."""
+
+
+def size(function: Function, region: int) -> int:
+    """How large a region is; 0 for one the device does not have."""
+    if region == Region.CONFIG:
+        return CONFIG_SIZE
+    bar = function.bars.get(region)
+    return 0 if bar is None else bar.size
+
+
+def read(function: Function, region: int, offset: int, count: int) -> bytes:
+    """Read any number of bytes, as QEMU reads the whole configuration space at once.
+
+    Raises:
+        Refused: EINVAL: they do not lie inside the region.
+    """
+    space = _space(function, region, offset, count)
+    return b"".join(function.read(space, at, length) for at, length in _pieces(space, offset, count))
+
+
+def write(function: Function, region: int, offset: int, data: bytes) -> None:
+    """Write any number of bytes, in order.
+
+    Raises:
+        Refused: EINVAL: they do not lie inside the region.
+    """
+    space = _space(function, region, offset, len(data))
+    for at, length in _pieces(space, offset, len(data)):
+        function.write(space, at, data[at - offset : at - offset + length])
+
+
+def _space(function: Function, region: int, offset: int, count: int) -> int:
+    if not 0 < count <= size(function, region) - offset:
+        raise Refused(errno.EINVAL)
+    return CONFIG if region == Region.CONFIG else region
+
+
+def _pieces(space: int, offset: int, count: int) -> Iterator[tuple[int, int]]:
+    """Naturally aligned pieces, as wide as they can be. At most one for each byte of the region."""
+    end = offset + count
+    while offset < end:
+        length = _LARGEST.get(space, 8)
+        while offset % length or offset + length > end:
+            length //= 2
+        yield offset, length
+        offset += length
