@@ -20,16 +20,6 @@ ADDRESS_SPACE = 1 << 64
 _fence = Lock()
 
 
-def barrier() -> None:
-    """Order memory: what this thread stored before is visible to the guest before it loads what follows.
-
-    The one place that does. Python has no fence of its own; taking a lock is an atomic read-modify-write, which
-    on x86 orders everything, and everywhere at least what stands before the release. Nobody ever waits for it.
-    """
-    with _fence:
-        pass
-
-
 class MemoryBusy(HostError):
     """Too much guest memory is leased at once; try again when some of it is back."""
 
@@ -74,6 +64,9 @@ class Lease:
 class Memory(ABC):
     """Guest RAM, as rings and chains see it."""
 
+    immediate = True
+    """Leases show at once what the guest stored. If not, wait until ``settled``."""
+
     @abstractmethod
     def lease(self, address: int, size: int, *, writable: bool, coherent: bool = False) -> Lease:
         """Lease ``size`` bytes at guest-physical ``address``.
@@ -91,6 +84,32 @@ class Memory(ABC):
     @abstractmethod
     def leases(self) -> int:
         """How many leases are out. 0 when nothing of the guest's memory is in use."""
+
+    def barrier(self) -> None:
+        """Order memory: what this thread stored before is visible to the guest before it loads what follows.
+
+        The one place that does. Python has no fence of its own; taking a lock is an atomic read-modify-write, which
+        on x86 orders everything, and everywhere at least what stands before the release. Nobody ever waits for it.
+        """
+        with _fence:
+            pass
+
+    def copy(self, address: int, size: int) -> bytes:
+        """Copy guest memory now.
+
+        Raises:
+            GuestError: As for ``lease``.
+            MemoryBusy: It is on its way; copy again when ``settled``.
+        """
+        with self.lease(address, size, writable=False) as view:
+            return bytes(view)
+
+    def settled(self, then: "Callable[[GuestError | None], None]") -> bool:
+        """Whether all that is leased shows what the guest stored.
+
+        If not, ``then`` is called as soon as it does, or with the reason why it never will.
+        """
+        return True
 
 
 class Region:

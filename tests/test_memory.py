@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hdvkit.errors import GuestError, UsageError
-from hdvkit.memory import ADDRESS_SPACE, RegionMemory, barrier, check_range
+from hdvkit.memory import ADDRESS_SPACE, RegionMemory, check_range
 
 LOW, HIGH = 0x10000, 0x1_0000_0000
 
@@ -266,10 +266,11 @@ def test_any_history_agrees_with_a_map_of_single_addresses(steps: list[tuple[str
 
 def test_the_barrier_never_waits_for_long_and_works_in_any_thread() -> None:
     turns: list[int] = []
+    memory = RegionMemory()
 
     def turn(number: int) -> None:
         for _ in range(1000):
-            barrier()
+            memory.barrier()
         turns.append(number)
 
     threads = [threading.Thread(target=turn, args=(number,)) for number in range(4)]
@@ -278,4 +279,4 @@ def test_the_barrier_never_waits_for_long_and_works_in_any_thread() -> None:
     for thread in threads:
         thread.join(10)
     assert sorted(turns) == [0, 1, 2, 3]
-    assert barrier() is None
+    assert memory.barrier() is None

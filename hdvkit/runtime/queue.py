@@ -167,13 +167,41 @@ class Queue:
             try:
                 chain = self.ring.pop()
             except MemoryBusy:
+                if await self._settle():
+                    continue  # what it needs was on its way
                 if not self._turn.out:
                     raise  # nobody of ours will give anything back
                 await self._turn.wait_returned()
             else:
                 if chain is not None:
                     self._turn.taken()
+                    if not self.ring.memory.immediate:
+                        await self._fill(chain)
                 return chain
+
+    async def _fill(self, chain: Chain) -> None:
+        """Wait until a chain shows what the driver stored. Whatever happens meanwhile, it goes back once."""
+        try:
+            await self._settle()
+        except BaseException:
+            chain.complete()
+            raise
+
+    async def _settle(self) -> bool:
+        """Wait for memory that is on its way, and say whether there was any."""
+        arrived = asyncio.Event()
+        problems: list[GuestError] = []
+
+        def then(problem: GuestError | None) -> None:
+            problems.extend([problem] if problem else [])
+            arrived.set()
+
+        if self.ring.memory.settled(then):
+            return False
+        await arrived.wait()
+        if problems:
+            raise problems[0]
+        return True
 
     async def _sleep(self) -> Chain:
         """Wait for kicks until one brings a chain. Kicks for nothing are allowed; they cost one look each."""

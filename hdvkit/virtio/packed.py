@@ -1,7 +1,7 @@
 """The device half of "Packed Virtqueues" over three leased views. Knows nothing of doorbells or interrupts."""
 
 from hdvkit.errors import GuestError
-from hdvkit.memory import Memory, barrier
+from hdvkit.memory import Memory
 from hdvkit.virtio.chain import Chain
 from hdvkit.virtio.ring import _INDIRECT, _NEXT, _WRITE, DESCRIPTOR, Gather, Ring, RingAddresses
 from hdvkit.virtio.spec import DescriptorFlag, Feature, RingEvent
@@ -44,7 +44,7 @@ class PackedRing(Ring):
         """Take the next chain; see :meth:`Ring.pop`."""
         if not self._available(self._next, self._wrap):
             return None
-        barrier()  # the flags are read before the rest of the descriptor
+        self._barrier()  # the flags are read before the rest of the descriptor
         gather = Gather(self._memory)
         try:
             head, slots = self._gather(gather)
@@ -63,11 +63,11 @@ class PackedRing(Ring):
         """Ask for a kick; see :meth:`Ring.arm`."""
         if self._event_idx:
             self._device[_OFFSET] = self._next | (_WRAP if self._wrap else 0)
-            barrier()  # the place is out before the flags that refer to it
+            self._barrier()  # the place is out before the flags that refer to it
             self._device[_FLAGS] = RingEvent.DESCRIPTOR
         else:
             self._device[_FLAGS] = RingEvent.ENABLE
-        barrier()  # the request is out before the ring is read, or both sides may miss the other's store
+        self._barrier()  # the request is out before the ring is read, or both sides may miss the other's store
         return self._available(self._next, self._wrap)
 
     def disarm(self) -> None:
@@ -78,7 +78,7 @@ class PackedRing(Ring):
         """Whether to interrupt; see :meth:`Ring.should_signal`."""
         if self._closed or not self._unsignalled:
             return False
-        barrier()  # the used descriptors are out before the driver's wish is read
+        self._barrier()  # the used descriptors are out before the driver's wish is read
         count, self._unsignalled = self._unsignalled, 0
         flags = self._driver[_FLAGS] & 0x3
         if flags == RingEvent.DESCRIPTOR and self._event_idx:
@@ -126,7 +126,7 @@ class PackedRing(Ring):
         self._longs[4 * slot + 2] = chain.written
         self._words[8 * slot + 6] = chain.head
         flags = (_AVAIL | _USED) if self._used_wrap else 0
-        barrier()  # id and length are out before the flags that make them valid
+        self._barrier()  # id and length are out before the flags that make them valid
         self._words[8 * slot + 7] = flags | (_WRITE if chain.written else 0)
         self._held -= chain.slots
         self._unsignalled += chain.slots

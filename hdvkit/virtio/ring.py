@@ -75,8 +75,7 @@ class Gather:
             raise GuestError(
                 f"an indirect table of {length // DESCRIPTOR.size} descriptors: at most {MAX_CHAIN_DESCRIPTORS}"
             )
-        with self._memory.lease(address, length, writable=False) as view:
-            return bytes(view)
+        return self._memory.copy(address, length)
 
     def release(self) -> None:
         """Give everything back: the chain was broken."""
@@ -94,6 +93,7 @@ class Ring(ABC):
         self.on_completed: Callable[[Chain], None] = _ignore
         """Called with each chain that came back, late ones too."""
         self._memory = memory
+        self._barrier = memory.barrier
         self._indirect = bool(features & Feature.INDIRECT_DESC)
         self._event_idx = bool(features & Feature.EVENT_IDX)
         self._closed = False
@@ -152,6 +152,11 @@ class Ring(ABC):
     def closed(self) -> bool:
         """Whether the driver took the ring away."""
         return self._closed
+
+    @property
+    def memory(self) -> Memory:
+        """Where the ring and its buffers lie."""
+        return self._memory
 
     def touches(self, address: int, size: int) -> bool:
         """Whether an area of the ring lies in that range of guest memory."""

@@ -1,7 +1,7 @@
 """The device half of "Split Virtqueues" over three leased views. Knows nothing of doorbells or interrupts."""
 
 from hdvkit.errors import GuestError
-from hdvkit.memory import Memory, barrier
+from hdvkit.memory import Memory
 from hdvkit.virtio.chain import Chain
 from hdvkit.virtio.ring import _INDIRECT, _NEXT, DESCRIPTOR, Gather, Ring, RingAddresses, need_event
 from hdvkit.virtio.spec import AVAIL_NO_INTERRUPT, USED_NO_NOTIFY, Feature
@@ -60,7 +60,7 @@ class SplitRing(Ring):
         else:
             self._used[_FLAGS] = 0
         # The request must be out before the index is read, or driver and device may both miss the other's store.
-        barrier()
+        self._barrier()
         return self._next != self._avail[_IDX]
 
     def disarm(self) -> None:
@@ -72,7 +72,7 @@ class SplitRing(Ring):
         """Whether to interrupt; see :meth:`Ring.should_signal`."""
         if self._closed or self._signalled == self._used_idx:
             return False
-        barrier()  # used.idx must be out before used_event is read
+        self._barrier()  # used.idx must be out before used_event is read
         old, self._signalled = self._signalled, self._used_idx
         if self._event_idx:
             return need_event(self._avail[self._used_event], self._used_idx, old)
@@ -85,7 +85,7 @@ class SplitRing(Ring):
         if waiting > self.size:
             raise GuestError(f"the available index is {waiting} ahead of a ring of {self.size}")
         self._seen = idx
-        barrier()  # the index is read before the entries it covers
+        self._barrier()  # the index is read before the entries it covers
         return bool(waiting)
 
     def _walk(self, head: int) -> Chain:
@@ -118,7 +118,7 @@ class SplitRing(Ring):
         self._elements[slot] = chain.head
         self._elements[slot + 1] = chain.written
         self._used_idx = (self._used_idx + 1) & 0xFFFF
-        barrier()  # the element is out before the index that covers it
+        self._barrier()  # the element is out before the index that covers it
         self._used[_IDX] = self._used_idx
 
     def _drop_casts(self) -> None:

@@ -32,6 +32,11 @@ class Kicks:
         parts = [SUB_REGION.pack(one.offset, 2, index, IOEVENTFD, 0, 0, 0) for index, one in enumerate(mine)]
         return parts, tuple(self._fds[: len(mine)])
 
+    def ring_all(self) -> None:
+        """The driver may have kicked any queue."""
+        for doorbell in tuple(self._served):
+            doorbell.ring()
+
     def close(self) -> None:
         """The client is gone."""
         for fd in self._fds:

@@ -4,27 +4,42 @@ import asyncio
 import errno
 from bisect import bisect
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from hdvkit.memory import RegionMemory
+from hdvkit.memory import Lease, RegionMemory, check_range
 from hdvkit_vfio_user.mapping import Mapping
 from hdvkit_vfio_user.protocol import DmaMap, Refused
 from hdvkit_vfio_user.protocol.spec import MAX_DMA_MAPS
+from hdvkit_vfio_user.remote import RemoteMemory, Settled
 
 PATIENCE = 1.0
 """Seconds that a client waits for memory in use before it is cut off. QEMU stands still meanwhile, and gives up the
 device after five."""
 
 
-class GuestMemory(RegionMemory):
-    """The ranges of one client."""
+class Range(NamedTuple):
+    """One range: what the client asked for, and the mapping, if it gave a descriptor."""
 
-    def __init__(self) -> None:
+    wanted: DmaMap
+    mapping: Mapping | None
+
+    @property
+    def remote(self) -> bool:
+        """Whether messages reach it. Not a ROM: QEMU never gives a descriptor for one, and nobody lends it out."""
+        return self.mapping is None and self.wanted.readable and self.wanted.writable
+
+
+class GuestMemory(RegionMemory):
+    """The ranges of one client: with a descriptor they are mapped, without one reached by messages."""
+
+    def __init__(self, remote: RemoteMemory) -> None:
         super().__init__()
-        self._ranges: dict[int, tuple[int, Mapping | None]] = {}  # size and mapping by address
+        self._remote = remote
+        self._ranges: dict[int, Range] = {}  # by address
         self._addresses: list[int] = []  # of all ranges, sorted
 
     def add(self, wanted: DmaMap, fd: int | None) -> None:
-        """Map a range. One without a descriptor is only remembered: it holds ROMs, which nobody lends to a device.
+        """Map a range.
 
         Raises:
             Refused: EEXIST where something is mapped; else the range cannot be mapped.
@@ -38,21 +53,22 @@ class GuestMemory(RegionMemory):
         if fd is not None and wanted.readable:
             mapping = Mapping(fd, wanted.offset, wanted.size, writable=wanted.writable)
             self.map(wanted.address, mapping.view, writable=wanted.writable)
-        self._ranges[wanted.address] = (wanted.size, mapping)
+        added = self._ranges[wanted.address] = Range(wanted, mapping)
         self._addresses.insert(at, wanted.address)
+        self.immediate = self.immediate and not added.remote
 
     def holds(self, address: int, size: int) -> bool:
         """Whether that is a range as it was mapped."""
-        return address in self._ranges and self._ranges[address][0] == size
+        return address in self._ranges and self._ranges[address].wanted.size == size
 
     @property
     def ranges(self) -> list[tuple[int, int]]:
         """Address and size of all ranges."""
-        return [(address, size) for address, (size, _) in self._ranges.items()]
+        return [(one.wanted.address, one.wanted.size) for one in self._ranges.values()]
 
     def remove(self, address: int, gone: Callable[[], None]) -> None:
         """Take a range away; ``gone`` is called once nobody can reach it any more."""
-        _, mapping = self._ranges.pop(address)
+        mapping = self._ranges.pop(address).mapping
         del self._addresses[bisect(self._addresses, address) - 1]
         if mapping is None:
             gone()
@@ -61,9 +77,45 @@ class GuestMemory(RegionMemory):
             self.unmap(address, leaving.idle)
             leaving.wait()
 
+    def lease(self, address: int, size: int, *, writable: bool, coherent: bool = False) -> Lease:
+        """Lease a range of memory, wherever it lies; see :meth:`Memory.lease`."""
+        if self.immediate or not self._is_remote(address, size):
+            return super().lease(address, size, writable=writable, coherent=coherent)
+        if coherent:
+            return self._remote.mirror(address, size)
+        return self._remote.lease(address, size, writable=writable)
+
+    def copy(self, address: int, size: int) -> bytes:
+        """Copy memory, wherever it lies; see :meth:`Memory.copy`."""
+        if self.immediate or not self._is_remote(address, size):
+            return super().copy(address, size)
+        return self._remote.copy(address, size)
+
+    def barrier(self) -> None:
+        """Order memory; see :meth:`Memory.barrier`."""
+        super().barrier()
+        if not self.immediate:
+            self._remote.barrier()
+
+    def settled(self, then: Settled) -> bool:
+        """Whether all buffers have arrived; see :meth:`Memory.settled`."""
+        return self.immediate or self._remote.settled(then)
+
+    @property
+    def leases(self) -> int:
+        """How many leases are out."""
+        return super().leases + self._remote.leases
+
+    def _is_remote(self, address: int, size: int) -> bool:
+        """Whether messages reach that; False also where nothing is, for the mappings to say so."""
+        check_range(address, size)
+        at = bisect(self._addresses, address)
+        one = self._ranges[self._addresses[at - 1]] if at else None
+        return one is not None and one.remote and address + size <= one.wanted.address + one.wanted.size
+
     def _overlaps(self, wanted: DmaMap, neighbours: Sequence[int]) -> bool:
         return any(
-            address < wanted.address + wanted.size and wanted.address < address + self._ranges[address][0]
+            address < wanted.address + wanted.size and wanted.address < address + self._ranges[address].wanted.size
             for address in neighbours
         )
 

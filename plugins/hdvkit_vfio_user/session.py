@@ -39,6 +39,8 @@ from hdvkit_vfio_user.protocol import (
     State,
     spec,
 )
+from hdvkit_vfio_user.remote import RemoteMemory
+from hdvkit_vfio_user.transfers import Transfers
 
 log = logging.getLogger("hdvkit_vfio_user")
 
@@ -56,13 +58,16 @@ class Session:
     def __init__(
         self, connection: socket.socket, function: Function, served: Set[Doorbell], ended: Callable[[str], None]
     ) -> None:
-        self.memory = GuestMemory()
         self.irqs = Irqs(function.vectors, self._wants_pin)
         self.kicks = Kicks(function.doorbells, served)
         self._function = function
+        self._served = served
         self._socket = connection
         self._ended = ended
         self._connection = Connection()
+        self._transfers = Transfers(self._connection, self._flush)
+        self._remote = RemoteMemory(self._transfers, self.kicks.ring_all, self._signal_all)
+        self.memory = GuestMemory(self._remote)
         self._out: deque[Piece] = deque()
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(connection.fileno(), self._readable)
@@ -78,6 +83,8 @@ class Session:
         for address, size in self.memory.ranges:
             self._function.memory_leaves(address, size)
             self.memory.remove(address, _nothing)
+        self._remote.close()
+        self._transfers.close()
         self.irqs.close()
         self.kicks.close()
         self._ended(reason)
@@ -119,6 +126,8 @@ class Session:
 
     def _flush(self) -> None:
         """Send what there is. A client that does not read is not read from either, so nothing piles up."""
+        if self._socket.fileno() < 0:
+            return
         self._out += self._connection.data_to_send()
         try:
             while self._out:
@@ -145,6 +154,7 @@ class Session:
 
     def _take(self, event: Request | Answer) -> None:
         if isinstance(event, Answer):
+            self._transfers.answered(event)
             return
         if self._socket.fileno() < 0:  # it broke while an earlier request of the same batch was answered
             _close_all(event.fds)
@@ -177,9 +187,8 @@ class Session:
             self.memory.remove(address, left.one_less)
 
     def _unmapped(self, request: Request, payload: bytes) -> None:
-        if self._socket.fileno() >= 0:
-            self._connection.reply(request, payload)
-            self._flush()
+        self._connection.reply(request, payload)
+        self._flush()
 
     def _get_info(self, request: Request, message: GetInfo) -> None:
         flags = spec.DeviceFlag.RESET | spec.DeviceFlag.PCI
@@ -223,6 +232,8 @@ class Session:
         access = spec.REGION_ACCESS.pack(message.offset, message.region, len(message.data))
         self._connection.reply(request, access)
 
+        self._remote.look()
+
     def _region_writes(self, request: Request, message: RegionWrites) -> None:
         for one in message.writes:
             regions.write(self._function, one.region, one.offset, one.data)
@@ -232,6 +243,10 @@ class Session:
         self._function.reset()
         self.irqs.vectors.forget()
         self._connection.reply(request)
+
+    def _signal_all(self) -> None:
+        for doorbell in self._served:
+            self._function.signal(doorbell.index)
 
     def _wants_pin(self) -> bool:
         """Whether the function asserts its interrupt pin now, as its configuration space tells."""
