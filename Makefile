@@ -4,17 +4,29 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test install model lint coverage format clean
+.PHONY: demo demo-vm vm e2e test install model lint coverage format clean
 
 demo: $(READY)
 	$(BIN)/hdvkit demo
 
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not install"
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not install and not e2e"
 
 # A third-party plugin, installed into a fresh environment as a stranger would.
 install: $(READY)
 	$(BIN)/python -m pytest -m install
+
+# QEMU, kernels and guest programs in a cache folder; see tools/hdvkit_vm.
+vm: $(READY)
+	PYTHONPATH=tools $(BIN)/python -m hdvkit_vm prepare
+
+# Stock kernels in QEMU in front of our devices.
+e2e: vm
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -o faulthandler_timeout=600 tests/e2e
+
+# A shell in a virtual machine that shares DIRECTORY with us; SCRIPT runs instead of the shell.
+demo-vm: vm
+	PYTHONPATH=tools $(BIN)/python -m hdvkit_vm demo $(if $(SCRIPT),--script '$(SCRIPT)') $(or $(DIRECTORY),.)
 
 # The long form of the model test: 300 examples of up to 200 operations.
 model: $(READY)
@@ -26,7 +38,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 coverage: $(READY)
-	$(BIN)/coverage run -m pytest -m "not install"
+	$(BIN)/coverage run -m pytest -m "not install and not e2e"
 	$(BIN)/coverage report --fail-under=90
 	$(BIN)/coverage report --include='hdvkit/pci/*,hdvkit/virtio/*,*/hdvkit_virtiofs/fuse/*' --fail-under=95
 

@@ -92,6 +92,8 @@ class Backend(ABC):
     """1 when the platform can deliver INTx."""
     msix: bool = True
     """Whether to offer MSI-X; without it there must be a pin."""
+    packed: bool = True
+    """Whether to offer packed rings; drivers that can take them do."""
 
     @classmethod
     def check(cls) -> Sequence[Finding]:

@@ -14,7 +14,7 @@ from hdvkit.errors import GuestError, HostError, UsageError
 from hdvkit.observe import Event, EventKind, Observers
 from hdvkit.pci.config import Bar
 from hdvkit.pci.msix import Message
-from hdvkit.runtime.backend import Slot
+from hdvkit.runtime.backend import Backend, Slot
 from hdvkit.runtime.device import VirtioDevice
 from hdvkit.runtime.doorbell import Doorbell
 from hdvkit.runtime.life import Life
@@ -67,15 +67,13 @@ class Function:
         kind: str,
         observers: Observers,
         tasks: TaskGroup,
-        remapped: bool = False,
-        interrupt_pin: int = 0,
-        msix: bool = True,
+        backend: Backend,
         lost: "Callable[[Function], None] | None" = None,
     ) -> None:
         self.device = device
         self.name = name
         self.kind = kind
-        self.transport = _transport(device, remapped, interrupt_pin, msix)
+        self.transport = _transport(device, backend)
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._lock = threading.RLock()
@@ -393,7 +391,7 @@ class Function:
             self.slot.interrupt(message)
 
 
-def _transport(device: VirtioDevice, remapped: bool, interrupt_pin: int, msix: bool) -> Transport:
+def _transport(device: VirtioDevice, backend: Backend) -> Transport:
     if not hasattr(device, "device_type"):
         raise UsageError(f"{type(device).__name__} has no device_type; set it to a DeviceType, or to its number")
     own = device.features
@@ -404,10 +402,14 @@ def _transport(device: VirtioDevice, remapped: bool, interrupt_pin: int, msix: b
     return Transport(
         device_type=int(device.device_type),
         class_code=device.class_code,
-        features=OFFERED | Feature(own),
+        features=_offered(backend) | Feature(own),
         queue_sizes=[device.queue_size] * len(device.queue_names),
         config=device.config(),
-        remapped=remapped,
-        interrupt_pin=interrupt_pin,
-        msix=msix,
+        remapped=backend.remapped,
+        interrupt_pin=backend.interrupt_pin,
+        msix=backend.msix,
     )
+
+
+def _offered(backend: Backend) -> Feature:
+    return OFFERED if backend.packed else OFFERED ^ Feature.RING_PACKED

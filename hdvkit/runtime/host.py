@@ -156,9 +156,7 @@ class DeviceHost:
             kind=kind,
             observers=self._observers,
             tasks=self._tasks,
-            remapped=self.backend.remapped,
-            interrupt_pin=self.backend.interrupt_pin,
-            msix=self.backend.msix,
+            backend=self.backend,
             lost=self._lost,
         )
         function.slot = self.backend.slot(function)

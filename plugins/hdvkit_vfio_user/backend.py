@@ -22,6 +22,7 @@ class VfioUserBackend(Backend):
         directory: Where the sockets are made; it must be there. Who may enter it decides who may be the machine.
         msix: Offer MSI-X; without it only the interrupt pin is left. QEMU up to 11.1 aborts when a device with MSI-X
             is unplugged by ``device_del``; one without can be unplugged.
+        packed: Offer packed rings besides split ones.
     """
 
     remapped = True
@@ -29,6 +30,7 @@ class VfioUserBackend(Backend):
 
     directory: Path
     msix: bool = True
+    packed: bool = True
     _slots: set[VfioUserSlot] = attrs.field(init=False, factory=set)
 
     @classmethod
