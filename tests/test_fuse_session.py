@@ -160,6 +160,16 @@ def test_the_whole_reply_to_a_stock_guest() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("guest", "wanted", "told"),
+    [(LINUX_6_1, 30, 0), (LINUX_7_3._replace(flags2=LINUX_7_3.flags2 | 1 << 10), 30, 30), (LINUX_7_3, 0, 0)],
+    ids=["too old", "can", "not wanted"],
+)
+def test_a_guest_that_can_is_told_how_long_to_wait(guest: Init, wanted: int, told: int) -> None:
+    reply = answer(Session(WANTED, request_timeout=wanted).init(guest))
+    assert (reply["request_timeout"], reply["flags2"] >> 10 & 1) == (told, bool(told))
+
+
 def test_old_init_without_a_second_word() -> None:
     session = ready(request=Init(7, 31, 131072, 0x00FFFFFB))
     assert session.flags == InitFlag.ASYNC_READ | InitFlag.MAX_PAGES | InitFlag.DO_READDIRPLUS

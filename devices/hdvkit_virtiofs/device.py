@@ -76,6 +76,9 @@ class VirtioFs(VirtioDevice):
         queues: Request queues; a Linux guest since 6.11 uses one for each of its processors.
         queue_size: Places in each queue. Linux sends at most so many pages less four in a request.
         max_write: The longest write in bytes.
+        request_timeout: Seconds after which a guest takes the share for dead when a request is not answered: waiting
+            processes get errors then, and the share has to be mounted again. Linux since 6.14, every 15 s; older
+            guests wait for ever. 0 is for ever.
     """
 
     device_type = DeviceType.FS
@@ -95,6 +98,9 @@ class VirtioFs(VirtioDevice):
         default=MAX_MAX_WRITE,
         validator=attrs.validators.and_(attrs.validators.ge(MIN_MAX_WRITE), attrs.validators.le(MAX_MAX_WRITE)),
     )
+    request_timeout: int = attrs.field(
+        default=0, validator=attrs.validators.and_(attrs.validators.ge(0), attrs.validators.le(0xFFFF))
+    )
     server: Server[Any, Any] = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
@@ -106,7 +112,7 @@ class VirtioFs(VirtioDevice):
             attr=rules.timeout if self.attr_timeout is None else self.attr_timeout,
             open_flags=rules.open_flags,
         )
-        session = Session(WANTED, self.max_write, self.max_write)
+        session = Session(WANTED, self.max_write, self.max_write, request_timeout=self.request_timeout)
         self.server = Server(operations, session, Policy(read_only=self.read_only), times, HANDLERS)
 
     @property

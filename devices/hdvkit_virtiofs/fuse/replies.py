@@ -43,6 +43,8 @@ class InitOut(NamedTuple):
     time_gran: int = 0
     """Granularity of times in nanoseconds."""
     max_pages: int = 0
+    request_timeout: int = 0
+    """Seconds after which the guest aborts the connection by itself; 0 is never."""
 
 
 # Whole replies
@@ -279,7 +281,7 @@ def init(answer: InitOut) -> bytes:
         0,
         answer.flags >> 32,
         0,
-        0,
+        answer.request_timeout,
     )
 
 

@@ -37,7 +37,8 @@ class Session:
 
     ``wanted`` are the flags the device has a use for; a flag holds when the guest offers it too. ``max_write``
     is the longest WRITE in bytes, kept within 64 KiB and 1 MiB; ``max_readahead`` is in bytes;
-    ``max_background`` is how many requests the guest may have under way that no process waits for.
+    ``max_background`` is how many requests the guest may have under way that no process waits for;
+    ``request_timeout`` is how many seconds a guest that can do that waits before it gives the share up, 0 for ever.
     """
 
     def __init__(
@@ -46,8 +47,10 @@ class Session:
         max_write: int = spec.MAX_MAX_WRITE,
         max_readahead: int = spec.MAX_MAX_WRITE,
         max_background: int = 64,
+        request_timeout: int = 0,
     ) -> None:
-        self._wanted = wanted
+        self._wanted = wanted | InitFlag.REQUEST_TIMEOUT if request_timeout else wanted
+        self._request_timeout = request_timeout
         self._max_readahead = max_readahead
         self._max_background = min(max(max_background, 1), 0xFFFF)
         whole_pages = max_write // spec.PAGE_SIZE * spec.PAGE_SIZE
@@ -134,4 +137,5 @@ class Session:
             max_write=self.max_write,
             time_gran=1,
             max_pages=self.max_pages if InitFlag.MAX_PAGES in self.flags else 0,
+            request_timeout=self._request_timeout if InitFlag.REQUEST_TIMEOUT in self.flags else 0,
         )
