@@ -50,6 +50,9 @@ OFFERED = (
 )
 """What ring and transport offer to every driver."""
 
+RESET_FOLLOWS = 0.2
+"""Seconds within which a machine that is reset gets from clearing the command register to resetting the function."""
+
 
 class Function:
     """A device attached to a host: what ``host.add`` returns.
@@ -247,15 +250,8 @@ class Function:
 
     def failed(self, reason: str) -> None:
         """DEVICE_NEEDS_RESET: the rings are dead until the guest resets the device."""
-        self._needs_resets += 1
-        self._used = True
-        self._service.close_all()
-        with self._lock:
-            message = self.transport.needs_reset()
-        self._interrupt(message)
-        if not self.state.revoked:
-            self._life.enter(State.NEEDS_RESET)
-            self.announce(EventKind.NEEDS_RESET, reason)
+        self._stop()
+        self._tell_failure(reason)
 
     def settled(self) -> None:
         """Finish the resets the guest waits for, once nothing of the old rings is left."""
@@ -297,7 +293,9 @@ class Function:
                 self.announce(EventKind.FEATURES_REFUSED, reason)
             case MasteringLost():
                 if self.transport.running:
-                    self.failed("the guest took bus mastering away while the device was in use")
+                    self._stop()
+                    # A machine that is reset does this too, just before it resets the device: nothing to tell then.
+                    self._loop.call_later(RESET_FOLLOWS, self._tell_unless_reset, self._resets)
             case DeviceReset():
                 self._resetting = True
                 self._service.close_all()
@@ -357,6 +355,24 @@ class Function:
             self.announce(EventKind.RESET)
 
     # Small things
+
+    def _stop(self) -> None:
+        self._used = True
+        self._service.close_all()
+        with self._lock:
+            message = self.transport.needs_reset()
+        self._interrupt(message)
+        if not self.state.revoked:
+            self._life.enter(State.NEEDS_RESET)
+
+    def _tell_failure(self, reason: str) -> None:
+        self._needs_resets += 1
+        if not self.state.revoked:
+            self.announce(EventKind.NEEDS_RESET, reason)
+
+    def _tell_unless_reset(self, resets: int) -> None:
+        if resets == self._resets and not self._resetting and self.state is State.NEEDS_RESET:
+            self._tell_failure("the guest took bus mastering away while the device was in use")
 
     async def _refuse(self, queue: Queue) -> None:
         async for chain in queue:

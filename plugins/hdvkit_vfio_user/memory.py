@@ -6,6 +6,7 @@ from bisect import bisect
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from hdvkit import GuestError
 from hdvkit.memory import Lease, RegionMemory, check_range
 from hdvkit_vfio_user.mapping import Mapping
 from hdvkit_vfio_user.protocol import DmaMap, Refused
@@ -35,6 +36,7 @@ class GuestMemory(RegionMemory):
     def __init__(self, remote: RemoteMemory) -> None:
         super().__init__()
         self._remote = remote
+        self._mapped_rings = 0  # leases of rings that are not mirrored
         self._ranges: dict[int, Range] = {}  # by address
         self._addresses: list[int] = []  # of all ranges, sorted
 
@@ -79,10 +81,14 @@ class GuestMemory(RegionMemory):
 
     def lease(self, address: int, size: int, *, writable: bool, coherent: bool = False) -> Lease:
         """Lease a range of memory, wherever it lies; see :meth:`Memory.lease`."""
-        if self.immediate or not self._is_remote(address, size):
-            return super().lease(address, size, writable=writable, coherent=coherent)
         if coherent:
-            return self._remote.mirror(address, size)
+            return self._lease_ring(address, size)
+        if self.immediate or not self._is_remote(address, size):
+            return super().lease(address, size, writable=writable)
+        if self._mapped_rings:
+            raise GuestError(
+                f"{size} bytes at {address:#x} came without a descriptor after the rings were set up: reset the device"
+            )
         return self._remote.lease(address, size, writable=writable)
 
     def copy(self, address: int, size: int) -> bytes:
@@ -105,6 +111,21 @@ class GuestMemory(RegionMemory):
     def leases(self) -> int:
         """How many leases are out."""
         return super().leases + self._remote.leases
+
+    def _lease_ring(self, address: int, size: int) -> Lease:
+        """Rings are mirrored as soon as any buffer may be remote: what is written there must arrive before."""
+        lease = super().lease(address, size, writable=True) if self.immediate else None
+        if lease is None:
+            if not self._is_remote(address, size):
+                super().lease(address, size, writable=True).release()  # raises where no ring can be
+            return self._remote.mirror(address, size)
+
+        def back() -> None:
+            self._mapped_rings -= 1
+            lease.release()
+
+        self._mapped_rings += 1
+        return Lease(lease.view, back)
 
     def _is_remote(self, address: int, size: int) -> bool:
         """Whether messages reach that; False also where nothing is, for the mappings to say so."""

@@ -107,8 +107,6 @@ class Session:
             self._take(event)
         _close_all(self._connection.unwanted_fds())
         self._flush()
-        if self._connection.state is State.CLOSED:
-            self.close(self._connection.reason)
 
     def _receive(self) -> tuple[bytes, tuple[int, ...], int]:
         fds = array("i")
@@ -137,6 +135,8 @@ class Session:
             self._loop.add_writer(self._socket.fileno(), self._writable)
         except OSError as error:
             self.close(f"the connection broke: {error.strerror}")
+        if self._connection.state is State.CLOSED:
+            self.close(self._connection.reason)
 
     def _send(self, piece: Piece) -> None:
         extra = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", piece.fds))] if piece.fds else []

@@ -51,7 +51,10 @@ class Transfers:
     def _ask(self, ident: int) -> "asyncio.Future[bytes]":
         asked: asyncio.Future[bytes] = self._loop.create_future()
         asked.add_done_callback(_look_at)
-        self._asked[ident] = asked
+        if ident < 0:
+            asked.cancel()
+        else:
+            self._asked[ident] = asked
         if not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._send)

@@ -17,6 +17,10 @@ from hdvkit_vfio_user.protocol.spec import HEADER, TYPE_MASK, Command, Flag, Set
 
 _WITH_FDS: Final[dict[int, int]] = {Command.DMA_MAP: 1, Command.DEVICE_SET_IRQS: spec.MAX_FDS}
 """Which requests may carry descriptors, and how many."""
+MAX_ASKED: Final = 32768
+"""Requests of ours that may wait for an answer: half of the numbers they can have."""
+MAX_ERRNO: Final = 4095
+"""The largest error number of Linux."""
 
 
 class State(Enum):
@@ -98,6 +102,8 @@ class Connection:
             event = self._take(raw)
             if event is not None:
                 events.append(event)
+        if sum(len(fds) for _, fds in self._fds) > spec.MAX_FDS:
+            self._close(f"more than {spec.MAX_FDS} descriptors came with parts of one message")
         if self.state is State.CLOSED:
             self._drop_input()
         return events
@@ -120,11 +126,11 @@ class Connection:
             self._send(request.id, request.command, Flag.REPLY | Flag.ERROR, code)
 
     def ask_read(self, address: int, count: int) -> int:
-        """Ask for guest memory; an :class:`Answer` of the id that is returned brings it."""
+        """Ask for guest memory; an :class:`Answer` of the id that is returned brings it. -1 when it is all over."""
         return self._ask(Command.DMA_READ, spec.DMA_ACCESS.pack(address, count), b"")
 
     def ask_write(self, address: int, data: bytes) -> int:
-        """Ask to write guest memory; an :class:`Answer` of the id that is returned says how it went."""
+        """Ask to write guest memory; an :class:`Answer` of the id that is returned says how it went. -1 as above."""
         return self._ask(Command.DMA_WRITE, spec.DMA_ACCESS.pack(address, len(data)), data)
 
     def data_to_send(self) -> list[Piece]:
@@ -186,12 +192,12 @@ class Connection:
         self._send(raw.id, raw.command, Flag.REPLY, 0, version.answer())
 
     def _answered(self, raw: _Raw) -> Answer | None:
-        command, asked = self._asked.pop(raw.id, (0, b""))
+        command, asked = self._asked.pop(raw.id, (-1, b""))
         if command != raw.command:
             self._close(f"a reply to a request that was not made: id {raw.id}, command {raw.command}")
             return None
         if raw.flags & Flag.ERROR:
-            return Answer(raw.id, raw.error or errno.EIO, b"")
+            return Answer(raw.id, raw.error if 0 < raw.error <= MAX_ERRNO else errno.EIO, b"")
         wanted = spec.DMA_ACCESS.unpack(asked)[1] if command == Command.DMA_READ else 0
         data = raw.payload[len(asked) :]
         if not raw.payload.startswith(asked) or len(data) != wanted:
@@ -200,6 +206,10 @@ class Connection:
         return Answer(raw.id, 0, data)
 
     def _ask(self, command: Command, access: bytes, data: bytes) -> int:
+        if len(self._asked) >= MAX_ASKED:
+            self._close(f"the client leaves {MAX_ASKED} requests unanswered")
+        if self.state is State.CLOSED:
+            return -1
         while self._next_id in self._asked:
             self._next_id = (self._next_id + 1) & 0xFFFF
         ident, self._next_id = self._next_id, (self._next_id + 1) & 0xFFFF

@@ -197,7 +197,7 @@ def _region_write(payload: bytes) -> RegionWrite:
         _refuse()
     offset, region, count = spec.REGION_ACCESS.unpack_from(payload)
     data = payload[spec.REGION_ACCESS.size :]
-    if count != len(data):
+    if count != len(data) or count > spec.MAX_TRANSFER:
         _refuse()
     return RegionWrite(offset, region, data)
 

@@ -12,6 +12,8 @@ MAX_FDS: Final = 16
 """Most descriptors in one message; also the most that fit our reception of one."""
 MAX_TRANSFER: Final = 1 << 20
 """Most bytes of one region or DMA access."""
+MIN_TRANSFER: Final = 4096
+"""A client that takes less than a page at once is refused: its rings could not be kept in step."""
 MAX_MESSAGE: Final = HEADER.size + 32 + MAX_TRANSFER
 """No message is longer; a peer that announces more is cut off before anything is collected."""
 MAX_DMA_MAPS: Final = 65535

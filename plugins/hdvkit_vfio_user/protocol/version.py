@@ -28,7 +28,7 @@ def accept(payload: bytes) -> Limits:
     """Decode a VERSION request.
 
     Raises:
-        Refused: EINVAL: it is malformed, or of a major version that is not ours.
+        Refused: EINVAL: it is malformed, of a major version that is not ours, or takes less than a page at once.
     """
     if len(payload) < spec.VERSION.size:
         raise Refused(errno.EINVAL)
@@ -38,6 +38,8 @@ def accept(payload: bytes) -> Limits:
     told = _capabilities(payload[spec.VERSION.size :])
     # "Version": what is absent has these defaults.
     fds, transfer = _limit(told, "max_msg_fds", 1), _limit(told, "max_data_xfer_size", spec.MAX_TRANSFER)
+    if transfer < spec.MIN_TRANSFER:
+        raise Refused(errno.EINVAL)
     return Limits(min(fds, spec.MAX_FDS), min(transfer, spec.MAX_TRANSFER))
 
 
