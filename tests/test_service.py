@@ -64,10 +64,28 @@ async def test_without_bus_mastering_a_device_lets_go_of_memory() -> None:
             await until(lambda: function.state is State.NEEDS_RESET)
             assert function.stats().leases == 0
             function.write(CONFIG, COMMAND, (MEMORY | BUS_MASTER).to_bytes(2, "little"))
-        told = [event async for event in _until_needs_reset(events)]
+            told = [event async for event in _until_needs_reset(events)]
         assert "bus mastering" in told[-1].reason
         async with guest.drive(function) as driver:
             assert (await driver.queues[0].submit([b"pong"], [4])).data == b"pong"
+
+
+async def test_a_machine_that_is_reset_takes_bus_mastering_away_and_nobody_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("hdvkit.runtime.function.RESET_FOLLOWS", 0)
+    async with hdvkit.open_host("sim") as host:
+        function = await host.add(Echo())
+        events = function.events()
+        async with Guest.of(host).drive(function):
+            function.write(CONFIG, COMMAND, MEMORY.to_bytes(2, "little"))
+            function.reset()
+            await until(lambda: function.state is State.ATTACHED)
+            for _ in range(TURNS):
+                await asyncio.sleep(0)  # it would be told in one of these
+        await host.remove(function)
+        assert EventKind.NEEDS_RESET not in [event.kind async for event in events]
+        assert function.stats().needs_resets == 0
 
 
 async def _until_needs_reset(events: AsyncIterator[Event]) -> AsyncIterator[Event]:
