@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 
 from anyio.abc import TaskGroup
 
-from hdvkit.errors import GuestError, HostError, UsageError
+from hdvkit.errors import GuestError, HostError
 from hdvkit.observe import Event, EventKind, Observers
 from hdvkit.pci.config import Bar
 from hdvkit.pci.msix import Message
@@ -18,6 +18,7 @@ from hdvkit.runtime.backend import Backend, Slot
 from hdvkit.runtime.device import VirtioDevice
 from hdvkit.runtime.doorbell import Doorbell
 from hdvkit.runtime.life import Life
+from hdvkit.runtime.offer import offer
 from hdvkit.runtime.queue import Queue, Turn
 from hdvkit.runtime.service import Service
 from hdvkit.runtime.stats import FunctionStats, State
@@ -32,23 +33,10 @@ from hdvkit.virtio import (
     MasteringLost,
     QueueEnabled,
     QueueReset,
-    Transport,
 )
 from hdvkit.virtio import Event as TransportEvent
-from hdvkit.virtio.spec import DEVICE_FEATURE_BITS
 
 log = logging.getLogger("hdvkit.runtime")
-
-OFFERED = (
-    Feature.VERSION_1
-    | Feature.INDIRECT_DESC
-    | Feature.EVENT_IDX
-    | Feature.RING_PACKED
-    | Feature.NOTIFICATION_DATA
-    | Feature.RING_RESET
-    | Feature.ACCESS_PLATFORM
-)
-"""What ring and transport offer to every driver."""
 
 RESET_FOLLOWS = 0.2
 """Seconds within which a machine that is reset gets from clearing the command register to resetting the function."""
@@ -76,7 +64,7 @@ class Function:
         self.device = device
         self.name = name
         self.kind = kind
-        self.transport = _transport(device, backend)
+        self.transport = offer(device, backend)
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._lock = threading.RLock()
@@ -405,27 +393,3 @@ class Function:
     def _interrupt(self, message: Message | None) -> None:
         if message is not None:
             self.slot.interrupt(message)
-
-
-def _transport(device: VirtioDevice, backend: Backend) -> Transport:
-    if not hasattr(device, "device_type"):
-        raise UsageError(f"{type(device).__name__} has no device_type; set it to a DeviceType, or to its number")
-    own = device.features
-    if own & ~DEVICE_FEATURE_BITS:
-        raise UsageError(
-            f"{type(device).__name__}.features is {own:#x}: only bits 0-23 and 50-63 belong to a device type"
-        )
-    return Transport(
-        device_type=int(device.device_type),
-        class_code=device.class_code,
-        features=_offered(backend) | Feature(own),
-        queue_sizes=[device.queue_size] * len(device.queue_names),
-        config=device.config(),
-        remapped=backend.remapped,
-        interrupt_pin=backend.interrupt_pin,
-        msix=backend.msix,
-    )
-
-
-def _offered(backend: Backend) -> Feature:
-    return OFFERED if backend.packed else OFFERED ^ Feature.RING_PACKED
