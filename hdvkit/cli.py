@@ -17,7 +17,7 @@ from typing import NoReturn
 import attrs
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from hdvkit import checkup, options, serving
@@ -143,7 +143,7 @@ def check(plugins: Plugins, host: str | None, as_json: bool) -> None:
     if as_json:
         _print_json(attrs.asdict(one) for one in findings)
     else:
-        table = Table("what", "", "found", "what to do")
+        table = Table("what", "", Column("found", overflow="fold"), Column("what to do", overflow="fold"))
         for one in findings:
             verdict = Text("ok", "green") if one.good else Text("missing", "red")
             table.add_row(Text(one.what), verdict, Text(one.found), Text(one.advice))
