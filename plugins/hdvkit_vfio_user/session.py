@@ -228,16 +228,18 @@ class Session:
         self._connection.reply(request, access + data)
 
     def _region_write(self, request: Request, message: RegionWrite) -> None:
-        regions.write(self._function, message.region, message.offset, message.data)
+        self._write(message)
         access = spec.REGION_ACCESS.pack(message.offset, message.region, len(message.data))
         self._connection.reply(request, access)
 
-        self._remote.look()
-
     def _region_writes(self, request: Request, message: RegionWrites) -> None:
         for one in message.writes:
-            regions.write(self._function, one.region, one.offset, one.data)
+            self._write(one)
         self._connection.reply(request, spec.WRITE_MULTI.pack(len(message.writes)))
+
+    def _write(self, one: RegionWrite) -> None:
+        regions.write(self._function, one.region, one.offset, one.data)
+        self._remote.look()  # it may have been a kick
 
     def _reset(self, request: Request, message: Reset) -> None:
         self._function.reset()
