@@ -1,0 +1,196 @@
+"""What the cache is made of: a table of parts, and how each is built from packages. Decides nothing about when.
+
+Versions are never named: Debian's mirrors keep only the current ones, so apt chooses and the lock record tells.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import attrs
+
+from hdvkit_vm.errors import PrepareError
+from hdvkit_vm.packages import read_file, read_kernel, unpack_tree
+
+Facts = dict[str, str]
+Build = Callable[[Sequence[Path], Path], Facts]
+
+LIBRARIES = "usr/lib/x86_64-linux-gnu"
+LOADER = f"{LIBRARIES}/ld-linux-x86-64.so.2"
+
+QEMU_WRAPPER = f"""\
+#!/bin/sh
+# QEMU from Debian's packages with their own C library, for whatever system this is.
+here=$(dirname "$(readlink -f "$0")")/../qemu
+exec "$here/{LOADER}" --library-path "$here/{LIBRARIES}" \\
+	"$here/usr/bin/qemu-system-x86_64" -L "$here/usr/share/qemu" -L "$here/usr/share/seabios" "$@"
+"""
+
+PYTHON_WRAPPER = f"""\
+#!/bin/sh
+# Python for guests that have nothing but busybox; works wherever this folder is mounted.
+here=${{0%/*}}
+export PYTHONHOME="$here/usr" PYTHONDONTWRITEBYTECODE=1
+exec "$here/{LOADER}" --library-path "$here/{LIBRARIES}" "$here/usr/bin/VERSION" "$@"
+"""
+
+COMPILED = ("collections", "concurrent/futures", "ctypes", "encodings", "importlib", "json", "multiprocessing", "re")
+"""Of the packages in Python's library, what tests in a guest may want: compiling there costs seconds."""
+
+
+@attrs.frozen
+class Part:
+    """One folder of the cache. A change of ``recipe`` rebuilds it wherever it is cached."""
+
+    name: str
+    recipe: int
+    roots: tuple[str, ...]
+    suites: tuple[str, ...]
+    build: Build
+    prefer: tuple[str, str] = ("", "")  # a suite, and the packages to take from it although it ranks low
+    only: str = ""  # a pattern for the packages of the closure that are of use; all by default
+
+    def pins(self, suites: Sequence[str]) -> Mapping[str, Mapping[str, int]]:
+        """The priorities for apt to build this part, when apt knows ``suites``."""
+        suite, packages = self.prefer
+        banned = {other: {"*": -1} for other in suites if other not in self.suites}
+        return banned | ({suite: {packages: 900}} if suite else {})
+
+    def needs(self, package: str) -> bool:
+        """Whether a package of the closure goes into this part."""
+        return bool(re.fullmatch(self.only, package)) if self.only else True
+
+
+def build_qemu(archives: Sequence[Path], into: Path) -> Facts:
+    """Unpack QEMU and all its libraries."""
+    unpack_tree(
+        archives, (f"{LIBRARIES}/*.so*", "usr/bin/qemu-system-x86_64", "usr/share/qemu", "usr/share/seabios"), into
+    )
+    return {}
+
+
+def build_kernel(archives: Sequence[Path], into: Path) -> Facts:
+    """The image as ``vmlinuz``, and our modules with names that sort in the order to load them."""
+    kernel = read_kernel(archives)
+    modules = into / "modules"
+    modules.mkdir(parents=True)
+    for name, data in kernel.load_order():
+        (modules / name).write_bytes(data)
+    (into / "vmlinuz").write_bytes(kernel.image)
+    return {"release": kernel.release}
+
+
+def build_busybox(archives: Sequence[Path], into: Path) -> Facts:
+    """The one static program."""
+    into.mkdir()
+    (into / "busybox").write_bytes(read_file(archives[0], "usr/bin/busybox"))
+    return {}
+
+
+def build_tools(archives: Sequence[Path], into: Path) -> Facts:
+    """A Python that needs nothing of the guest but a kernel; start it as ``python`` in this folder."""
+    unpack_tree(archives, (f"{LIBRARIES}/*.so*", "usr/bin/python3.*[0-9]", "usr/lib/python3.*[0-9]"), into)
+    program = next(iter(sorted((into / "usr/bin").iterdir())), None)
+    if program is None:
+        raise PrepareError("the package python3 came without a program: hdvkit_vm.recipe must follow")
+    wrapper = into / "python"
+    wrapper.write_text(PYTHON_WRAPPER.replace("VERSION", program.name))
+    wrapper.chmod(0o755)
+    _compile(wrapper, into / "usr/lib" / program.name)
+    return {"python": program.name}
+
+
+def _compile(python: Path, library: Path) -> None:
+    """Also proves that the unpacked Python runs, and has what tests count on."""
+    shutil.rmtree(library / "test", ignore_errors=True)
+    folders = [str(library), *(str(library / name) for name in COMPILED)]
+    # The wrapper forbids bytecode, which is right for a guest; compileall writes it all the same.
+    compiling = ["-m", "compileall", "-q", "-l", "--invalidation-mode", "unchecked-hash", *folders]
+    for arguments in (compiling, ["-c", "import fcntl, hashlib, mmap, os"]):
+        done = subprocess.run((python, *arguments), capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        if done.returncode:
+            raise PrepareError(f"the guests' Python does not run here ({done.stderr.strip()[-300:]})")
+
+
+# seabios is among the preferred because QEMU needs one newer than the release's.
+PARTS = (
+    Part(
+        "qemu",
+        recipe=1,
+        roots=("qemu-system-x86",),
+        suites=("trixie", "trixie-backports"),
+        prefer=("trixie-backports", "qemu-system-x86 qemu-system-common qemu-system-data seabios ipxe-qemu"),
+        build=build_qemu,
+    ),
+    Part(
+        "kernel-6.1",
+        recipe=1,
+        roots=("linux-image-cloud-amd64",),
+        suites=("bookworm", "bookworm-security"),
+        only=r"linux-image-6\.1\..*-cloud-amd64",
+        build=build_kernel,
+    ),
+    Part(
+        "kernel-7.x",
+        recipe=1,
+        roots=("linux-image-cloud-amd64",),
+        suites=("trixie", "trixie-backports"),
+        prefer=("trixie-backports", "linux-*"),
+        only=r"linux-(base|binary|image|modules)-\d.*-cloud-amd64",
+        build=build_kernel,
+    ),
+    Part(
+        "busybox", recipe=1, roots=("busybox-static",), suites=("trixie",), only="busybox-static", build=build_busybox
+    ),
+    Part("tools", recipe=1, roots=("python3",), suites=("trixie",), build=build_tools),
+)
+
+
+def named_qemu() -> str:
+    """What HDVKIT_QEMU says."""
+    return os.environ.get("HDVKIT_QEMU", "")
+
+
+def own_qemu() -> Path | None:
+    """The QEMU that this machine has of its own, if it can speak vfio-user.
+
+    Raises:
+        PrepareError: HDVKIT_QEMU names one that cannot.
+    """
+    named = named_qemu()
+    found = shutil.which(named or "qemu-system-x86_64")
+    if found and speaks_vfio_user(Path(found)):
+        return Path(found).absolute()
+    if named:
+        raise PrepareError(
+            f"HDVKIT_QEMU is {named}, which is no QEMU with the device vfio-user-pci: "
+            "name one of version 10.1 or newer, or unset it and have one fetched"
+        )
+    return None
+
+
+def speaks_vfio_user(qemu: Path) -> bool:
+    """Ask it; older ones, and some builds, lack the device."""
+    # Not "-device help": a QEMU in a prefix then loads the modules of the QEMU of this machine, and aborts.
+    return _runs(qemu, "-device", "vfio-user-pci,help")
+
+
+def ends_with_its_parent(qemu: Path) -> bool:
+    """Whether it has the option that kills it when the program that started it dies."""
+    return _runs(qemu, "-run-with", "exit-with-parent=on", "-version")
+
+
+def version(qemu: Path) -> str:
+    """The first line of what it says about itself."""
+    done = subprocess.run((qemu, "-version"), capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    return done.stdout.partition("\n")[0]
+
+
+def _runs(qemu: Path, *arguments: str) -> bool:
+    try:
+        return not subprocess.run((qemu, *arguments), capture_output=True, stdin=subprocess.DEVNULL).returncode
+    except OSError:
+        return False
