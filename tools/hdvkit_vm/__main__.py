@@ -28,9 +28,12 @@ def prepare(as_json: bool) -> None:
         click.echo(json.dumps(as_dict(assets)))
         return
     click.echo(f"cache    {assets.folder}")
-    click.echo(f"qemu     {assets.lock.parts['qemu'].facts['version']} ({assets.accel})")
+    click.echo(f"qemu     {assets.qemu}")
+    click.echo(f"         {assets.lock.parts['qemu'].facts['version']} ({assets.accel})")
     for guest in assets.guests.values():
         click.echo(f"guest    {guest.name}: Linux {guest.release}")
+        click.echo(f"         kernel {guest.kernel}")
+        click.echo(f"         initrd {guest.initramfs}")
 
 
 @cli.command()
