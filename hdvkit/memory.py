@@ -24,6 +24,10 @@ class MemoryBusy(HostError):
     """Too much guest memory is leased at once; try again when some of it is back."""
 
 
+class MemoryArriving(MemoryBusy):
+    """What was asked for is on its way; ask again when the memory has ``settled``."""
+
+
 def check_range(address: int, size: int) -> None:
     """Raise GuestError unless ``size`` bytes from ``address`` are some bytes and do not wrap."""
     if size <= 0 or address < 0 or address + size > ADDRESS_SPACE:
@@ -99,7 +103,7 @@ class Memory(ABC):
 
         Raises:
             GuestError: As for ``lease``.
-            MemoryBusy: It is on its way; copy again when ``settled``.
+            MemoryArriving: Copy again when ``settled``.
         """
         with self.lease(address, size, writable=False) as view:
             return bytes(view)

@@ -193,7 +193,10 @@ def spoken(command: click.Command, context: click.Context) -> set[str]:
     return {word for one in command.get_params(context) if isinstance(one, click.Option) for word in one.opts}
 
 
-@pytest.mark.parametrize(("kind", "factory"), [("virtiofs", VirtioFs), ("sim", SimBackend), ("vfio-user", VfioUserBackend)])
+@pytest.mark.parametrize(
+    ("kind", "factory"),
+    [("virtiofs", VirtioFs), ("sim", SimBackend), ("vfio-user", VfioUserBackend)],
+)
 def test_every_option_is_there_with_its_default(kind: str, factory: type) -> None:
     rows = re.findall(r"^\| `(\w+)` \| (\S+) \|", section(read("operate"), kind), re.MULTILINE)
     expected = [(one.name, "required" if one.required else f"`{one.default}`") for one in options.describe(factory)]

@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 
 from hdvkit.errors import GuestError
-from hdvkit.memory import MemoryBusy
+from hdvkit.memory import MemoryArriving, MemoryBusy
 from hdvkit.virtio.chain import Chain
 from hdvkit.virtio.ring import Ring
 from hdvkit.virtio.spec import Feature
@@ -166,9 +166,9 @@ class Queue:
                 raise StopAsyncIteration
             try:
                 chain = self.ring.pop()
+            except MemoryArriving:
+                await self._settle()
             except MemoryBusy:
-                if await self._settle():
-                    continue  # what it needs was on its way
                 if not self._turn.out:
                     raise  # nobody of ours will give anything back
                 await self._turn.wait_returned()
@@ -187,8 +187,8 @@ class Queue:
             chain.complete()
             raise
 
-    async def _settle(self) -> bool:
-        """Wait for memory that is on its way, and say whether there was any."""
+    async def _settle(self) -> None:
+        """Wait for memory that is on its way, if any is."""
         arrived = asyncio.Event()
         problems: list[GuestError] = []
 
@@ -197,11 +197,10 @@ class Queue:
             arrived.set()
 
         if self.ring.memory.settled(then):
-            return False
+            return
         await arrived.wait()
         if problems:
             raise problems[0]
-        return True
 
     async def _sleep(self) -> Chain:
         """Wait for kicks until one brings a chain. Kicks for nothing are allowed; they cost one look each."""

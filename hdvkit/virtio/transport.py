@@ -281,6 +281,11 @@ class Transport:
         return self.config.read(offset, size)
 
     def _write_config(self, offset: int, data: bytes) -> Sequence[Event]:
+        asserted = self._asserts_pin()
+        events = self._write_config_register(offset, data)
+        return (*events, INTX) if self._asserts_pin() and not asserted else events
+
+    def _write_config_register(self, offset: int, data: bytes) -> Sequence[Event]:
         mastering = self.config.command & Command.BUS_MASTER
         self.config.write(offset, data)
         if not self.config.allows(offset, len(data)):
@@ -313,8 +318,13 @@ class Transport:
             if vector == NO_VECTOR:
                 return None
             return Message(vector, 0, 0) if self._remapped else self.msix.signal(vector)
-        usable = self._pin and not self.config.command & Command.INTX_DISABLE
-        return INTX if usable else None
+        return INTX if self._asserts_pin() else None
+
+    def _asserts_pin(self) -> bool:
+        """Whether the function drives its interrupt pin."""
+        if not self._pin or not self.isr or self.msix.enabled:
+            return False
+        return not self.config.command & Command.INTX_DISABLE
 
     def _set_isr(self, isr: Isr) -> None:
         self.isr = isr

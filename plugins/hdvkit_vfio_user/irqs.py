@@ -5,6 +5,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from threading import Lock
 
 from hdvkit_vfio_user.protocol import Refused, SetIrqsRequest
@@ -120,8 +121,8 @@ class Pin:
             loop.add_reader(fd, self._resampled, fd)
 
     def _resampled(self, fd: int) -> None:
-        with contextlib.suppress(OSError):
-            os.read(fd, 8)
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(fd)
         self.unmask()
 
     def _drop(self) -> None:
@@ -164,8 +165,10 @@ class Irqs:
         act = _ACTIONS.get((request.irq, request.action, request.data))
         if act is None:
             raise Refused(errno.EINVAL)
+        if not all(_is_eventfd(fd) for fd in fds):
+            raise Refused(errno.EINVAL)
         for fd in fds:
-            os.set_blocking(fd, False)  # whatever it is: signalling must not wait
+            os.set_blocking(fd, False)  # signalling must not wait
         act(self, request, fds)
 
     def close(self) -> None:
@@ -234,6 +237,14 @@ def _chosen(request: SetIrqsRequest) -> Sequence[int]:
     return [vector for vector, chosen in zip(named, request.bools, strict=True) if chosen]
 
 
+def _is_eventfd(fd: int) -> bool:
+    """Anything else could block us, or wake us for ever."""
+    try:
+        return str(Path(f"/proc/self/fd/{fd}").readlink()) == "anon_inode:[eventfd]"
+    except OSError:
+        return False
+
+
 def _write(fd: int) -> None:
-    with contextlib.suppress(OSError):  # full: it is signalled already; not an eventfd: the client's own loss
+    with contextlib.suppress(BlockingIOError):  # full: it is signalled already
         os.eventfd_write(fd, 1)

@@ -50,7 +50,7 @@ class Kicks:
         return fd
 
     def _kicked(self, fd: int, doorbell: Doorbell) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(BlockingIOError):
             os.eventfd_read(fd)
         if doorbell in self._served:
             doorbell.ring()

@@ -4,7 +4,8 @@ import asyncio
 import errno
 from bisect import bisect
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+
+import attrs
 
 from hdvkit import GuestError
 from hdvkit.memory import Lease, RegionMemory, check_range
@@ -18,11 +19,14 @@ PATIENCE = 1.0
 device after five."""
 
 
-class Range(NamedTuple):
+@attrs.define(eq=False)
+class Range:
     """One range: what the client asked for, and the mapping, if it gave a descriptor."""
 
     wanted: DmaMap
     mapping: Mapping | None
+    taken: bool = False
+    """Whether the client took it away again."""
 
     @property
     def remote(self) -> bool:
@@ -68,32 +72,37 @@ class GuestMemory(RegionMemory):
         """Address and size of all ranges."""
         return [(one.wanted.address, one.wanted.size) for one in self._ranges.values()]
 
-    def remove(self, address: int, gone: Callable[[], None]) -> None:
-        """Take a range away; ``gone`` is called once nobody can reach it any more."""
-        mapping = self._ranges.pop(address).mapping
+    def remove(self, address: int, gone: Callable[[], None], *, patience: float | None = None) -> None:
+        """Take a range away; ``gone`` is called once nobody can reach it any more.
+
+        That is after ``patience`` seconds at the latest, or after PATIENCE.
+        """
+        one = self._ranges.pop(address)
         del self._addresses[bisect(self._addresses, address) - 1]
-        if mapping is None:
+        one.taken = True
+        if one.mapping is None:
             gone()
         else:
-            leaving = _Leaving(mapping, gone)
+            leaving = _Leaving(one.mapping, gone)
             self.unmap(address, leaving.idle)
-            leaving.wait()
+            leaving.wait(PATIENCE if patience is None else patience)
 
     def lease(self, address: int, size: int, *, writable: bool, coherent: bool = False) -> Lease:
         """Lease a range of memory, wherever it lies; see :meth:`Memory.lease`."""
         if coherent:
             return self._lease_ring(address, size)
-        if self.immediate or not self._is_remote(address, size):
+        remote = None if self.immediate else self._remote_range(address, size)
+        if remote is None:
             return super().lease(address, size, writable=writable)
         if self._mapped_rings:
             raise GuestError(
                 f"{size} bytes at {address:#x} came without a descriptor after the rings were set up: reset the device"
             )
-        return self._remote.lease(address, size, writable=writable)
+        return self._remote.lease(address, size, writable=writable, taken=lambda: remote.taken)
 
     def copy(self, address: int, size: int) -> bytes:
         """Copy memory, wherever it lies; see :meth:`Memory.copy`."""
-        if self.immediate or not self._is_remote(address, size):
+        if self.immediate or self._remote_range(address, size) is None:
             return super().copy(address, size)
         return self._remote.copy(address, size)
 
@@ -116,7 +125,7 @@ class GuestMemory(RegionMemory):
         """Rings are mirrored as soon as any buffer may be remote: what is written there must arrive before."""
         lease = super().lease(address, size, writable=True) if self.immediate else None
         if lease is None:
-            if not self._is_remote(address, size):
+            if self._remote_range(address, size) is None:
                 super().lease(address, size, writable=True).release()  # raises where no ring can be
             return self._remote.mirror(address, size)
 
@@ -127,12 +136,14 @@ class GuestMemory(RegionMemory):
         self._mapped_rings += 1
         return Lease(lease.view, back)
 
-    def _is_remote(self, address: int, size: int) -> bool:
-        """Whether messages reach that; False also where nothing is, for the mappings to say so."""
+    def _remote_range(self, address: int, size: int) -> Range | None:
+        """The range where messages reach that; None also where nothing is, for the mappings to say so."""
         check_range(address, size)
         at = bisect(self._addresses, address)
         one = self._ranges[self._addresses[at - 1]] if at else None
-        return one is not None and one.remote and address + size <= one.wanted.address + one.wanted.size
+        if one is None or not one.remote or address + size > one.wanted.address + one.wanted.size:
+            return None
+        return one
 
     def _overlaps(self, wanted: DmaMap, neighbours: Sequence[int]) -> bool:
         return any(
@@ -149,10 +160,12 @@ class _Leaving:
         self._gone: Callable[[], None] | None = gone
         self._timer: asyncio.TimerHandle | None = None
 
-    def wait(self) -> None:
+    def wait(self, patience: float) -> None:
         """Wait for the last user, but not for ever."""
-        if self._gone is not None:
-            self._timer = asyncio.get_running_loop().call_later(PATIENCE, self._cut)
+        if self._gone is not None and patience:
+            self._timer = asyncio.get_running_loop().call_later(patience, self._cut)
+        elif self._gone is not None:
+            self._cut()
 
     def idle(self) -> None:
         """Nobody uses it any more."""
@@ -165,7 +178,7 @@ class _Leaving:
         if self._mapping.cut():
             self._tell()
         else:
-            self.wait()
+            self.wait(PATIENCE)
 
     def _tell(self) -> None:
         gone, self._gone = self._gone, None

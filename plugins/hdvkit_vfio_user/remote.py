@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 
 from hdvkit import GuestError
-from hdvkit.memory import Lease, MemoryBusy
+from hdvkit.memory import Lease, MemoryArriving, MemoryBusy
 from hdvkit_vfio_user.transfers import Transfers
 
 BUDGET = 64 << 20
@@ -51,13 +51,21 @@ class RemoteMemory:
         changed: Called when the driver stored something in a ring.
         delivered: Called when what the device stored has reached the driver. An eventfd is not in order with
             messages, so the driver must be interrupted again.
+        lost: Called with address and size of a ring that cannot be read.
     """
 
-    def __init__(self, transfers: Transfers, changed: Callable[[], None], delivered: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        transfers: Transfers,
+        changed: Callable[[], None],
+        delivered: Callable[[], None],
+        lost: Callable[[int, int], None],
+    ) -> None:
         self.leases = 0
         self._transfers = transfers
         self._changed = changed
         self._delivered = delivered
+        self._lost = lost
         self._mirrors: list[Mirror] = []
         self._tables: dict[tuple[int, int], bytes] = {}
         self._arriving: set[asyncio.Future[bytes]] = set()
@@ -70,8 +78,8 @@ class RemoteMemory:
 
     # What memory is asked for
 
-    def lease(self, address: int, size: int, *, writable: bool) -> Lease:
-        """Lease a buffer; raises MemoryBusy when too much is out."""
+    def lease(self, address: int, size: int, *, writable: bool, taken: Callable[[], bool] = lambda: False) -> Lease:
+        """Lease a buffer; raises MemoryBusy when too much is out. Nothing is written to memory that was ``taken``."""
         if self._out and self._out + size > BUDGET:
             raise MemoryBusy(f"{self._out} bytes of guest memory are on loan already, {BUDGET} may be")
         data = bytearray(size)
@@ -80,7 +88,7 @@ class RemoteMemory:
         def back() -> None:
             self.leases -= 1
             self._out -= size
-            if writable:
+            if writable and not taken():
                 self._transfers.write(address, bytes(data))
 
         def arrived(content: bytes) -> None:
@@ -107,11 +115,11 @@ class RemoteMemory:
         return Lease(memoryview(mirror.data), back)
 
     def copy(self, address: int, size: int) -> bytes:
-        """Copy a table; raises MemoryBusy when it has to be fetched first."""
+        """Copy a table; raises MemoryArriving when it has to be fetched first."""
         table = self._tables.pop((address, size), None)
         if table is None:
             self._fetch(address, size, lambda content: self._tables.update({(address, size): content}))
-            raise MemoryBusy(f"{size} bytes at {address:#x} are on their way")
+            raise MemoryArriving(f"{size} bytes at {address:#x} are on their way")
         return table
 
     def settled(self, then: Settled) -> bool:
@@ -189,7 +197,7 @@ class RemoteMemory:
             sends = self._sends
             now = await self._copies()
             self._send_stores()
-            if now == seen and sends == self._sends:
+            if all(seen.get(mirror) == copy for mirror, copy in now.items()) and sends == self._sends:
                 break
             seen, first = now, False
         for mirror in self._mirrors:
@@ -202,6 +210,9 @@ class RemoteMemory:
         mirrors = self._mirrors[::-1]
         reads = [self._transfers.read(mirror.address, len(mirror.data)) for mirror in mirrors]
         copies = await asyncio.gather(*reads, return_exceptions=True)
+        for mirror, copy in zip(mirrors, copies, strict=True):
+            if isinstance(copy, BaseException) and mirror in self._mirrors:
+                self._lost(mirror.address, len(mirror.data))
         return {mirror: copy for mirror, copy in zip(mirrors, copies, strict=True) if isinstance(copy, bytes)}
 
 

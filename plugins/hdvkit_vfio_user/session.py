@@ -66,7 +66,9 @@ class Session:
         self._ended = ended
         self._connection = Connection()
         self._transfers = Transfers(self._connection, self._flush)
-        self._remote = RemoteMemory(self._transfers, self.kicks.ring_all, self._signal_all)
+        self._remote = RemoteMemory(
+            self._transfers, self.kicks.ring_all, self._signal_all, lost=self._function.memory_leaves
+        )
         self.memory = GuestMemory(self._remote)
         self._out: deque[Piece] = deque()
         self._loop = asyncio.get_running_loop()
@@ -82,7 +84,7 @@ class Session:
         self._function.reset()
         for address, size in self.memory.ranges:
             self._function.memory_leaves(address, size)
-            self.memory.remove(address, _nothing)
+            self.memory.remove(address, _nothing, patience=0)
         self._remote.close()
         self._transfers.close()
         self.irqs.close()

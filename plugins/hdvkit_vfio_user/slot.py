@@ -41,7 +41,11 @@ class VfioUserSlot(Slot):
 
     async def attach(self) -> None:
         """Listen."""
-        self._listener = Listener(self.path, self._accepted)
+        try:
+            self._listener = Listener(self.path, self._accepted)
+        except BaseException:
+            self._over(self)
+            raise
 
     async def detach(self) -> Removal:
         """Listen no more. A machine that is connected keeps a device that refuses everything, until it lets go."""
