@@ -25,8 +25,10 @@ e2e: vm
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -o faulthandler_timeout=600 tests/e2e
 
 # A shell in a virtual machine that shares DIRECTORY with us; SCRIPT runs instead of the shell.
+demo-vm: export SCRIPT := $(SCRIPT)
+demo-vm: export DIRECTORY := $(DIRECTORY)
 demo-vm: vm
-	PYTHONPATH=tools $(BIN)/python -m hdvkit_vm demo $(if $(SCRIPT),--script '$(SCRIPT)') $(or $(DIRECTORY),.)
+	PYTHONPATH=tools $(BIN)/python -m hdvkit_vm demo $${SCRIPT:+--script "$$SCRIPT"} "$${DIRECTORY:-.}"
 
 # The long form of the model test: 300 examples of up to 200 operations.
 model: $(READY)

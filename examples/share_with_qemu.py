@@ -20,7 +20,7 @@ import hdvkit
 QEMU = os.environ.get("HDVKIT_QEMU", "qemu-system-x86_64")
 MACHINE = [
     *("-M", "q35,memory-backend=ram", "-m", "256M", "-nodefaults", "-display", "none", "-serial", "stdio"),
-    # Guest RAM must be shared, or every byte of it goes through a socket.
+    # Guest RAM must be shared, or the device sees another copy of it.
     *("-object", "memory-backend-memfd,id=ram,size=256M,share=on"),
     # A port for each device that is plugged later.
     *("-device", "pcie-root-port,id=port0,bus=pcie.0,chassis=1,slot=1"),
@@ -43,7 +43,8 @@ async def share(directory: Path, kernel: Path, initrd: Path, room: Path) -> None
         try:
             assert guest.stdin is not None
             assert guest.stdout is not None
-            await monitor.accept()
+            async with asyncio.timeout(60):  # should QEMU not get that far
+                await monitor.accept()
             await guest.stdout.readuntil(PROMPT)
 
             added = await host.add("virtiofs", source=directory, tag="src")

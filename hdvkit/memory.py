@@ -8,7 +8,7 @@ Leases are taken and given back on one thread, the event loop's; the views may b
 
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from threading import Lock
 from types import TracebackType
@@ -69,7 +69,10 @@ class Memory(ABC):
     """Guest RAM, as rings and chains see it."""
 
     immediate = True
-    """Leases show at once what the guest stored. If not, wait until ``settled``."""
+    """What is leased shows at once what the guest stored, and what is given back has reached it.
+
+    If not, wait until ``settled`` and until ``delivered``. May change with any lease, but never back.
+    """
 
     @abstractmethod
     def lease(self, address: int, size: int, *, writable: bool, coherent: bool = False) -> Lease:
@@ -83,6 +86,22 @@ class Memory(ABC):
                 MMIO is never RAM, so a device cannot be made to write into registers (its own or another's).
             MemoryBusy: The platform has no more to give until other leases are back.
         """
+
+    def lease_ring(self, areas: Sequence[tuple[int, int]]) -> list[Lease]:
+        """Lease the areas of a ring by address and size, writable and coherent: all of them, or none.
+
+        Raises:
+            GuestError, MemoryBusy: As for ``lease``.
+        """
+        leases: list[Lease] = []
+        try:
+            for address, size in areas:
+                leases.append(self.lease(address, size, writable=True, coherent=True))
+        except BaseException:
+            for lease in leases:
+                lease.release()
+            raise
+        return leases
 
     @property
     @abstractmethod
@@ -113,6 +132,10 @@ class Memory(ABC):
 
         If not, ``then`` is called as soon as it does, or with the reason why it never will.
         """
+        return True
+
+    def delivered(self, then: "Callable[[], None]") -> bool:
+        """Whether all that was given back has reached the guest. If not, ``then`` is called when it has."""
         return True
 
 

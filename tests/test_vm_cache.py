@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hdvkit_vm import accel, provision, recipe
@@ -119,7 +120,7 @@ def test_the_environment_decides_about_kvm(cache, monkeypatch):
 def test_a_named_qemu_without_vfio_user_is_refused(monkeypatch):
     monkeypatch.setenv("HDVKIT_QEMU", "/bin/false")
     with pytest.raises(PrepareError, match="HDVKIT_QEMU is /bin/false"):
-        recipe.own_qemu()
+        recipe.own_qemu(Path("wrapper"))
 
 
 def test_a_part_takes_nothing_from_suites_it_does_not_name():
@@ -129,3 +130,12 @@ def test_a_part_takes_nothing_from_suites_it_does_not_name():
     assert parts["kernel-7.x"].pins(suites) == {"bookworm": {"*": -1}, "trixie-backports": {"linux-*": 900}}
     assert parts["kernel-6.1"].needs("linux-image-6.1.0-99-cloud-amd64")
     assert not parts["kernel-6.1"].needs("linux-base")
+
+
+def test_the_wrapper_in_the_cache_is_no_qemu_of_the_machine(monkeypatch, tmp_path):
+    wrapper = tmp_path / "qemu-system-x86_64"
+    wrapper.write_text("#!/bin/sh\nexit 0\n")
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("HDVKIT_QEMU", str(wrapper))
+    assert recipe.own_qemu(tmp_path / "elsewhere") == wrapper
+    assert recipe.own_qemu(wrapper) is None

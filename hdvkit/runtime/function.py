@@ -167,6 +167,11 @@ class Function:
         return self.transport.vectors
 
     @property
+    def asserts_pin(self) -> bool:
+        """Whether it drives its interrupt pin now, for a platform that masks pins by itself."""
+        return self.transport.asserts_pin
+
+    @property
     def doorbells(self) -> Sequence[Doorbell]:
         """All doorbells, for a platform that has to know of them before ``Slot.doorbell`` names those in use."""
         return self._doorbells
@@ -359,7 +364,7 @@ class Function:
             self.announce(EventKind.NEEDS_RESET, reason)
 
     def _tell_unless_reset(self, resets: int) -> None:
-        if resets == self._resets and not self._resetting and self.state is State.NEEDS_RESET:
+        if resets == self._resets and not self._resetting and not self._forgetting and self.state is State.NEEDS_RESET:
             self._tell_failure("the guest took bus mastering away while the device was in use")
 
     async def _refuse(self, queue: Queue) -> None:

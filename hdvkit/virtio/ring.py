@@ -98,17 +98,13 @@ class Ring(ABC):
         self._event_idx = bool(features & Feature.EVENT_IDX)
         self._closed = False
         self._outstanding: set[int] = set()
-        self._leases: list[Lease] = []
         self._sizes = [length for _, length, _ in self.areas(size)]
-        try:
-            self._views = [
-                self._area(name, address, length, align)
-                for (name, length, align), address in zip(self.areas(size), addresses, strict=True)
-            ]
-            _check_disjoint(addresses, self._sizes)
-        except BaseException:
-            self._release()
-            raise
+        for (name, _, align), address in zip(self.areas(size), addresses, strict=True):
+            if address % align:
+                raise GuestError(f"the {name} at {address:#x} is not aligned to {align} bytes")
+        _check_disjoint(addresses, self._sizes)
+        self._leases = memory.lease_ring(list(zip(addresses, self._sizes, strict=True)))
+        self._views = [lease.view for lease in self._leases]
 
     @staticmethod
     @abstractmethod
@@ -170,6 +166,11 @@ class Ring(ABC):
             self._release()
 
     def _completed(self, chain: Chain) -> None:
+        # The driver may look at the buffers as soon as it finds the chain in the ring.
+        if self._memory.immediate or self._memory.delivered(lambda: self._give_back(chain)):
+            self._give_back(chain)
+
+    def _give_back(self, chain: Chain) -> None:
         self._outstanding.discard(chain.head)
         if self._closed:
             self.late += 1
@@ -190,13 +191,6 @@ class Ring(ABC):
             raise GuestError("an indirect descriptor, though INDIRECT_DESC was not negotiated")
         if flags & _NEXT:
             raise GuestError("a descriptor that is both indirect and linked to a next one")
-
-    def _area(self, name: str, address: int, size: int, align: int) -> memoryview:
-        if address % align:
-            raise GuestError(f"the {name} at {address:#x} is not aligned to {align} bytes")
-        lease = self._memory.lease(address, size, writable=True, coherent=True)
-        self._leases.append(lease)
-        return lease.view
 
     def _release(self) -> None:
         # Casts are views of their own: they must go before the memory may.

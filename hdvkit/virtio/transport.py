@@ -217,6 +217,13 @@ class Transport:
         return bool(self.common.status.value & Status.DEVICE_NEEDS_RESET)
 
     @property
+    def asserts_pin(self) -> bool:
+        """Whether the function drives its interrupt pin."""
+        if not self._pin or not self.isr or self.msix.enabled:
+            return False
+        return not self.config.command & Command.INTX_DISABLE
+
+    @property
     def dropped(self) -> int:
         """Accesses refused, in all spaces together."""
         return self._dropped + self.common.dropped + self.config.dropped + self.msix.dropped
@@ -281,9 +288,9 @@ class Transport:
         return self.config.read(offset, size)
 
     def _write_config(self, offset: int, data: bytes) -> Sequence[Event]:
-        asserted = self._asserts_pin()
+        asserted = self.asserts_pin
         events = self._write_config_register(offset, data)
-        return (*events, INTX) if self._asserts_pin() and not asserted else events
+        return (*events, INTX) if self.asserts_pin and not asserted else events
 
     def _write_config_register(self, offset: int, data: bytes) -> Sequence[Event]:
         mastering = self.config.command & Command.BUS_MASTER
@@ -318,13 +325,7 @@ class Transport:
             if vector == NO_VECTOR:
                 return None
             return Message(vector, 0, 0) if self._remapped else self.msix.signal(vector)
-        return INTX if self._asserts_pin() else None
-
-    def _asserts_pin(self) -> bool:
-        """Whether the function drives its interrupt pin."""
-        if not self._pin or not self.isr or self.msix.enabled:
-            return False
-        return not self.config.command & Command.INTX_DISABLE
+        return INTX if self.asserts_pin else None
 
     def _set_isr(self, isr: Isr) -> None:
         self.isr = isr

@@ -9,9 +9,8 @@ import attrs
 
 import hdvkit
 from hdvkit import HostError, UsageError
-from hdvkit.runtime import Backend, Finding, Function
+from hdvkit.runtime import Backend, Finding, Function, Slot
 from hdvkit_vfio_user import qemu
-from hdvkit_vfio_user.slot import VfioUserSlot
 
 
 @attrs.define(eq=False)
@@ -31,7 +30,7 @@ class VfioUserBackend(Backend):
     directory: Path
     msix: bool = True
     packed: bool = True
-    _slots: set[VfioUserSlot] = attrs.field(init=False, factory=set)
+    _slots: set[Slot] = attrs.field(init=False, factory=set)
 
     @classmethod
     def check(cls) -> Sequence[Finding]:
@@ -47,8 +46,10 @@ class VfioUserBackend(Backend):
         if not os.access(self.directory, os.W_OK | os.X_OK):
             raise HostError(f"sockets cannot be made in {str(self.directory)!r}: no permission; choose another one")
 
-    def slot(self, function: Function) -> VfioUserSlot:
+    def slot(self, function: Function) -> Slot:
         """A place named after the function."""
+        from hdvkit_vfio_user.slot import VfioUserSlot  # needs Linux; to be asked about this kind does not
+
         if "/" in function.name or "\0" in function.name or not function.name:
             raise UsageError(f"the name {function.name!r} cannot name a socket; give the device another with name")
         slot = VfioUserSlot(function, self.directory.absolute() / f"{function.name}.sock", self._slots.discard)
@@ -58,7 +59,7 @@ class VfioUserBackend(Backend):
     async def aclose(self) -> None:
         """Cut off the machines that are still connected."""
         for slot in tuple(self._slots):
-            slot.release()
+            slot.release()  # type: ignore[attr-defined]  # all are ours
 
 
 def _linux() -> Finding:

@@ -238,7 +238,7 @@ def _chosen(request: SetIrqsRequest) -> Sequence[int]:
 
 
 def _is_eventfd(fd: int) -> bool:
-    """Anything else could block us, or wake us for ever."""
+    """Anything else may block us, or wake us for ever."""
     try:
         return str(Path(f"/proc/self/fd/{fd}").readlink()) == "anon_inode:[eventfd]"
     except OSError:

@@ -3,18 +3,19 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 
 from hdvkit.runtime import Doorbell
 from hdvkit_vfio_user.protocol.spec import IOEVENTFD, SUB_REGION
 
 
 class Kicks:
-    """One eventfd for each doorbell, made when the client asks for them."""
+    """One eventfd for each doorbell, made when the client asks for them. ``kicked`` is called after each kick."""
 
-    def __init__(self, doorbells: Sequence[Doorbell], served: Set[Doorbell]) -> None:
+    def __init__(self, doorbells: Sequence[Doorbell], served: Set[Doorbell], kicked: Callable[[], None]) -> None:
         self._doorbells = doorbells
         self._served = served
+        self._told = kicked
         self._loop = asyncio.get_running_loop()
         self._fds: list[int] = []
 
@@ -54,3 +55,4 @@ class Kicks:
             os.eventfd_read(fd)
         if doorbell in self._served:
             doorbell.ring()
+            self._told()

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
-from hdvkit import GuestError
 from hdvkit.memory import Lease, RegionMemory, check_range
 from hdvkit_vfio_user.mapping import Mapping
 from hdvkit_vfio_user.protocol import DmaMap, Refused
@@ -40,7 +39,7 @@ class GuestMemory(RegionMemory):
     def __init__(self, remote: RemoteMemory) -> None:
         super().__init__()
         self._remote = remote
-        self._mapped_rings = 0  # leases of rings that are not mirrored
+        self._any_remote = False  # video memory is, in QEMU; nobody lends that to a device
         self._ranges: dict[int, Range] = {}  # by address
         self._addresses: list[int] = []  # of all ranges, sorted
 
@@ -59,9 +58,9 @@ class GuestMemory(RegionMemory):
         if fd is not None and wanted.readable:
             mapping = Mapping(fd, wanted.offset, wanted.size, writable=wanted.writable)
             self.map(wanted.address, mapping.view, writable=wanted.writable)
-        added = self._ranges[wanted.address] = Range(wanted, mapping)
+        self._ranges[wanted.address] = Range(wanted, mapping)
         self._addresses.insert(at, wanted.address)
-        self.immediate = self.immediate and not added.remote
+        self._any_remote = self._any_remote or self._ranges[wanted.address].remote
 
     def holds(self, address: int, size: int) -> bool:
         """Whether that is a range as it was mapped."""
@@ -89,21 +88,28 @@ class GuestMemory(RegionMemory):
 
     def lease(self, address: int, size: int, *, writable: bool, coherent: bool = False) -> Lease:
         """Lease a range of memory, wherever it lies; see :meth:`Memory.lease`."""
-        if coherent:
-            return self._lease_ring(address, size)
-        remote = None if self.immediate else self._remote_range(address, size)
+        remote = self._remote_range(address, size)
         if remote is None:
-            return super().lease(address, size, writable=writable)
-        if self._mapped_rings:
-            raise GuestError(
-                f"{size} bytes at {address:#x} came without a descriptor after the rings were set up: reset the device"
-            )
+            return super().lease(address, size, writable=writable, coherent=coherent)
+        self.immediate = False
         return self._remote.lease(address, size, writable=writable, taken=lambda: remote.taken)
+
+    def lease_ring(self, areas: Sequence[tuple[int, int]]) -> list[Lease]:
+        """Lease the areas of a ring; see :meth:`Memory.lease_ring`. A ring that is partly remote is mirrored."""
+        remote = [self._remote_range(address, size) for address, size in areas]
+        if not any(remote):
+            return super().lease_ring(areas)
+        for (address, size), one in zip(areas, remote, strict=True):
+            if one is None:
+                super().lease(address, size, writable=True).release()  # raises where no ring can be
+        self.immediate = False
+        return [self._remote.mirror(address, size) for address, size in areas]
 
     def copy(self, address: int, size: int) -> bytes:
         """Copy memory, wherever it lies; see :meth:`Memory.copy`."""
-        if self.immediate or self._remote_range(address, size) is None:
+        if self._remote_range(address, size) is None:
             return super().copy(address, size)
+        self.immediate = False
         return self._remote.copy(address, size)
 
     def barrier(self) -> None:
@@ -114,30 +120,21 @@ class GuestMemory(RegionMemory):
 
     def settled(self, then: Settled) -> bool:
         """Whether all buffers have arrived; see :meth:`Memory.settled`."""
-        return self.immediate or self._remote.settled(then)
+        return self._remote.settled(then)
+
+    def delivered(self, then: Callable[[], None]) -> bool:
+        """Whether all that was given back has arrived; see :meth:`Memory.delivered`."""
+        return self._remote.delivered(then)
 
     @property
     def leases(self) -> int:
         """How many leases are out."""
         return super().leases + self._remote.leases
 
-    def _lease_ring(self, address: int, size: int) -> Lease:
-        """Rings are mirrored as soon as any buffer may be remote: what is written there must arrive before."""
-        lease = super().lease(address, size, writable=True) if self.immediate else None
-        if lease is None:
-            if self._remote_range(address, size) is None:
-                super().lease(address, size, writable=True).release()  # raises where no ring can be
-            return self._remote.mirror(address, size)
-
-        def back() -> None:
-            self._mapped_rings -= 1
-            lease.release()
-
-        self._mapped_rings += 1
-        return Lease(lease.view, back)
-
     def _remote_range(self, address: int, size: int) -> Range | None:
         """The range where messages reach that; None also where nothing is, for the mappings to say so."""
+        if not self._any_remote:
+            return None
         check_range(address, size)
         at = bisect(self._addresses, address)
         one = self._ranges[self._addresses[at - 1]] if at else None

@@ -9,6 +9,8 @@ from hdvkit_vfio_user.protocol.spec import Region
 
 CONFIG_SIZE = 256
 """Conventional PCI: machines need no more, also behind a PCI Express port."""
+MOST = 64
+"""Bytes of one access to a BAR. Machines make accesses of processors; more would only keep other devices waiting."""
 _LARGEST = {CONFIG: 4}
 """The widest access to a space; a BAR takes 8 bytes at once."""
 
@@ -22,20 +24,20 @@ def size(function: Function, region: int) -> int:
 
 
 def read(function: Function, region: int, offset: int, count: int) -> bytes:
-    """Read any number of bytes, as QEMU reads the whole configuration space at once.
+    """Read the whole configuration space, as QEMU does, or less of it; or some registers of a BAR.
 
     Raises:
-        Refused: EINVAL: they do not lie inside the region.
+        Refused: EINVAL: they do not lie inside the region, or are too many.
     """
     space = _space(function, region, offset, count)
     return b"".join(function.read(space, at, length) for at, length in _pieces(space, offset, count))
 
 
 def write(function: Function, region: int, offset: int, data: bytes) -> None:
-    """Write any number of bytes, in order.
+    """Write some bytes, in order.
 
     Raises:
-        Refused: EINVAL: they do not lie inside the region.
+        Refused: EINVAL: they do not lie inside the region, or are too many.
     """
     space = _space(function, region, offset, len(data))
     for at, length in _pieces(space, offset, len(data)):
@@ -43,9 +45,10 @@ def write(function: Function, region: int, offset: int, data: bytes) -> None:
 
 
 def _space(function: Function, region: int, offset: int, count: int) -> int:
-    if not 0 < count <= size(function, region) - offset:
+    space = CONFIG if region == Region.CONFIG else region
+    if not 0 < count <= size(function, region) - offset or (count > MOST and space != CONFIG):
         raise Refused(errno.EINVAL)
-    return CONFIG if region == Region.CONFIG else region
+    return space
 
 
 def _pieces(space: int, offset: int, count: int) -> Iterator[tuple[int, int]]:

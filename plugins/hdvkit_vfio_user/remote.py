@@ -13,7 +13,9 @@ from hdvkit.memory import Lease, MemoryArriving, MemoryBusy
 from hdvkit_vfio_user.transfers import Transfers
 
 BUDGET = 64 << 20
-"""Bytes of buffers that may be out at once: two of the longest chains."""
+"""Bytes of buffers that may be out or on their way at once: two of the longest chains."""
+MOST = 4096
+"""Buffers that may be out or on their way when another is leased: four of the longest chains."""
 GRAIN = 64
 """Bytes of a mirror that are compared at once, to find what was stored."""
 
@@ -70,6 +72,8 @@ class RemoteMemory:
         self._tables: dict[tuple[int, int], bytes] = {}
         self._arriving: set[asyncio.Future[bytes]] = set()
         self._settled: list[Settled] = []
+        self._writing: set[asyncio.Future[bytes]] = set()
+        self._delivering: list[Callable[[], None]] = []
         self._problem: GuestError | None = None
         self._out = 0  # bytes of buffers
         self._sends = 0
@@ -82,14 +86,17 @@ class RemoteMemory:
         """Lease a buffer; raises MemoryBusy when too much is out. Nothing is written to memory that was ``taken``."""
         if self._out and self._out + size > BUDGET:
             raise MemoryBusy(f"{self._out} bytes of guest memory are on loan already, {BUDGET} may be")
+        if self.leases + len(self._writing) > MOST:
+            raise MemoryBusy(f"{self.leases} pieces of guest memory are on loan already, {MOST} may be")
         data = bytearray(size)
         view = memoryview(data)
 
         def back() -> None:
             self.leases -= 1
-            self._out -= size
             if writable and not taken():
-                self._transfers.write(address, bytes(data))
+                self._store(address, bytes(data))
+            else:
+                self._out -= size
 
         def arrived(content: bytes) -> None:
             data[:] = content
@@ -128,6 +135,12 @@ class RemoteMemory:
             self._settled.append(then)
         return not self._arriving
 
+    def delivered(self, then: Callable[[], None]) -> bool:
+        """Whether no buffer is on its way back; if one is, ``then`` is called when the last has arrived."""
+        if self._writing:
+            self._delivering.append(then)
+        return not self._writing
+
     def barrier(self) -> None:
         """Send what was stored, then see what the driver has stored."""
         self._send_stores()
@@ -161,6 +174,19 @@ class RemoteMemory:
         content = self._transfers.read(address, size)
         self._arriving.add(content)
         content.add_done_callback(arrived)
+
+    def _store(self, address: int, data: bytes) -> None:
+        def written(done: "asyncio.Future[bytes]") -> None:
+            self._writing.discard(done)
+            self._out -= len(data)
+            if not self._writing:
+                waiting, self._delivering = self._delivering, []
+                for then in waiting:
+                    then()
+
+        done = self._transfers.write(address, data)
+        self._writing.add(done)
+        done.add_done_callback(written)
 
     def _tell(self) -> None:
         waiting, self._settled = self._settled, []

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence, Set
 from functools import partial
 from typing import Any
 
-from hdvkit.runtime import CONFIG, Doorbell, Function
+from hdvkit.runtime import Doorbell, Function
 from hdvkit_vfio_user import regions
 from hdvkit_vfio_user.irqs import Irqs
 from hdvkit_vfio_user.kicks import Kicks
@@ -46,10 +46,6 @@ log = logging.getLogger("hdvkit_vfio_user")
 
 RECEIVE = 16 * 1024
 """Bytes taken from the socket before other devices have their turn: some 480 kicks."""
-STATUS = 0x06
-STATUS_INTERRUPT = 0x08
-COMMAND = 0x04
-COMMAND_INTX_DISABLE = 0x0400
 
 
 class Session:
@@ -58,8 +54,8 @@ class Session:
     def __init__(
         self, connection: socket.socket, function: Function, served: Set[Doorbell], ended: Callable[[str], None]
     ) -> None:
-        self.irqs = Irqs(function.vectors, self._wants_pin)
-        self.kicks = Kicks(function.doorbells, served)
+        self.irqs = Irqs(function.vectors, lambda: function.asserts_pin)
+        self.kicks = Kicks(function.doorbells, served, self._look)
         self._function = function
         self._served = served
         self._socket = connection
@@ -81,6 +77,8 @@ class Session:
         self._loop.remove_reader(self._socket.fileno())
         self._loop.remove_writer(self._socket.fileno())
         self._socket.close()
+        self._connection.receive_data(b"")  # what came of a message that will never be whole
+        _close_all(self._connection.unwanted_fds())
         self._function.reset()
         for address, size in self.memory.ranges:
             self._function.memory_leaves(address, size)
@@ -162,11 +160,13 @@ class Session:
             _close_all(event.fds)
             return
         try:
-            handler = _HANDLERS[type(event.message)]
-            handler(self, event, event.message)
+            _HANDLERS[type(event.message)](self, event, event.message)
         except Refused as refused:
             _close_all(event.fds)
             self._connection.refuse(event, refused.errno)
+        except Exception as error:
+            log.exception("%r cannot be carried out", event.message)
+            self.close(f"a request could not be carried out: {error}")
 
     def _dma_map(self, request: Request, message: DmaMap) -> None:
         self.memory.add(message, request.fds[0] if request.fds else None)
@@ -241,22 +241,19 @@ class Session:
 
     def _write(self, one: RegionWrite) -> None:
         regions.write(self._function, one.region, one.offset, one.data)
-        self._remote.look()  # it may have been a kick
+        self._look()  # it may have been a kick
 
     def _reset(self, request: Request, message: Reset) -> None:
         self._function.reset()
         self.irqs.vectors.forget()
         self._connection.reply(request)
 
+    def _look(self) -> None:
+        self._remote.look()
+
     def _signal_all(self) -> None:
         for doorbell in self._served:
             self._function.signal(doorbell.index)
-
-    def _wants_pin(self) -> bool:
-        """Whether the function asserts its interrupt pin now, as its configuration space tells."""
-        status = self._function.read(CONFIG, STATUS, 2)[0]
-        command = int.from_bytes(self._function.read(CONFIG, COMMAND, 2), "little")
-        return bool(status & STATUS_INTERRUPT) and not command & COMMAND_INTX_DISABLE
 
 
 # What each handler takes besides the request is the message of its own type.

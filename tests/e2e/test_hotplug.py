@@ -130,7 +130,8 @@ def hold(path: str) -> str:
     """A script that leaves a process behind with an open file; it returns when the file is open."""
     return (
         "mkfifo /tmp/opened /tmp/go /tmp/told\n"
-        f"{{ exec 7< {path}; echo > /tmp/opened; read go < /tmp/go; cat <&7; echo read: $? > /tmp/told; }} &\n"
+        f"{{ exec 7< {path}; echo > /tmp/opened; read go < /tmp/go; cat <&7; code=$?\n"
+        "exec 7<&-; echo read: $code > /tmp/told; } &\n"  # closed first, or it would still be busy when we unmount
         "read opened < /tmp/opened\n"
     )
 

@@ -76,6 +76,9 @@ def check_pieces(seen: list[Access], space: int, offset: int, size: int) -> None
         assert not (length == following < widest and at % (2 * length) == 0), "two that could be one"
 
 
+LENGTHS = st.integers(1, regions.MOST)
+
+
 async def test_every_access_is_cut_into_pieces_that_fit() -> None:
     async with served() as device:
         function = device.function
@@ -84,7 +87,7 @@ async def test_every_access_is_cut_into_pieces_that_fit() -> None:
 
         @given(
             st.sampled_from(sorted(sizes)).flatmap(
-                lambda region: st.tuples(st.just(region), st.integers(0, sizes[region] - 1), st.integers(1, 70))
+                lambda region: st.tuples(st.just(region), st.integers(0, sizes[region] - 1), LENGTHS)
             ),
             st.booleans(),
         )
@@ -100,6 +103,16 @@ async def test_every_access_is_cut_into_pieces_that_fit() -> None:
             function.reset()
 
         check()
+
+
+@pytest.mark.parametrize("region", [REGISTERS, MSIX_BAR])
+async def test_one_access_does_not_keep_others_waiting(region: int) -> None:
+    async with served() as device:
+        for call in (
+            lambda: regions.read(device.function, region, 0, regions.MOST + 1),
+            lambda: regions.write(device.function, region, 0, bytes(regions.MOST + 1)),
+        ):
+            assert refusal(call) == errno.EINVAL
 
 
 async def test_bytes_arrive_in_their_places() -> None:
@@ -141,7 +154,7 @@ async def kicking() -> AsyncIterator[tuple[list[Doorbell], set[Doorbell], Kicks]
     async with served() as device:
         bells = list(device.function.doorbells)
         served_ones: set[Doorbell] = set()
-        kicks = Kicks(bells, served_ones)
+        kicks = Kicks(bells, served_ones, lambda: None)
         try:
             yield bells, served_ones, kicks
         finally:

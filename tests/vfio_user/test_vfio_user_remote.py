@@ -177,12 +177,16 @@ async def test_only_so_much_is_out_at_once(guest: Guest, monkeypatch: pytest.Mon
     with pytest.raises(MemoryBusy, match="1000 bytes of guest memory are on loan already, 100 may be"):
         guest.remote.lease(BASE, 1, writable=False)
     big.release()
+    with pytest.raises(MemoryBusy):  # on its way to the guest still
+        guest.remote.lease(BASE, 1, writable=False)
+    await guest.calm()
     half = [guest.remote.lease(BASE, 50, writable=True) for _ in range(2)]
     for writable in (True, False):
         with pytest.raises(MemoryBusy):
             guest.remote.lease(BASE, 1, writable=writable)
     assert guest.remote.leases == 2
     half[0].release()
+    await guest.calm()
     half.append(guest.remote.lease(BASE, 50, writable=False))
     assert await arrival(guest.remote) is None
     for lease in half:
@@ -208,8 +212,9 @@ async def test_what_was_taken_away_is_written_no_more() -> None:
     guest = Guest()
     memory = GuestMemory(guest.remote)
     memory.add(DmaMap(BASE, SIZE, 0, True, True), None)
-    assert not memory.immediate
+    assert memory.immediate, "nobody has used it yet"
     lease = memory.lease(BASE + 10, 6, writable=True)
+    assert not memory.immediate
     lease.view[:] = b"answer"
     asked_before: list[int] = []
     memory.remove(BASE, lambda: asked_before.append(len(guest.asked)))  # the client is told then

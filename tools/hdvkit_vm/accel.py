@@ -38,6 +38,8 @@ def remembered(folder: Path) -> str | None:
     except (OSError, ValueError):
         return None
     valid = record.get("boot_id") == _boot_id() and record.get("accel") in ACCELS
+    if record.get("accel") == "kvm" and not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return None  # another container of the same machine found it good
     return str(record["accel"]) if valid else None
 
 

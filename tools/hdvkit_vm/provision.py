@@ -134,7 +134,7 @@ def _build(stale: Sequence[Part], folder: Path, tell: Tell) -> None:
     """Build parts into the cache. Parts that fail leave no trace."""
     done: dict[str, LockedPart] = {}
     with building(folder) as place:
-        own = recipe.own_qemu() if any(part.name == "qemu" for part in stale) else None
+        own = recipe.own_qemu(folder / WRAPPER) if any(part.name == "qemu" for part in stale) else None
         fetched = [part for part in stale if not (own and part.name == "qemu")]
         if fetched:
             done |= _fetch_and_build(fetched, place, tell)

@@ -154,14 +154,16 @@ def named_qemu() -> str:
     return os.environ.get("HDVKIT_QEMU", "")
 
 
-def own_qemu() -> Path | None:
-    """The QEMU that this machine has of its own, if it can speak vfio-user.
+def own_qemu(wrapper: Path) -> Path | None:
+    """The QEMU that this machine has of its own, if it can speak vfio-user; ours, called by ``wrapper``, is none.
 
     Raises:
         PrepareError: HDVKIT_QEMU names one that cannot.
     """
     named = named_qemu()
     found = shutil.which(named or "qemu-system-x86_64")
+    if found and Path(found).resolve() == wrapper.resolve():
+        return None
     if found and speaks_vfio_user(Path(found)):
         return Path(found).absolute()
     if named:

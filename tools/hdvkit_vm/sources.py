@@ -3,6 +3,7 @@
 Both formats are read, deb822 (``*.sources``) and one line each (``*.list``). The project names no mirror of its own.
 """
 
+import contextlib
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,7 +12,10 @@ import attrs
 
 from hdvkit_vm.errors import PrepareError
 
-RELEASES = ("bullseye", "bookworm", "trixie", "forky", "sid", "oldoldstable", "oldstable", "stable", "testing")
+RELEASES = (
+    *("bullseye", "bookworm", "trixie", "forky", "duke", "sid"),
+    *("oldoldstable", "oldstable", "stable", "testing", "unstable"),
+)
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 ONE_LINE = re.compile(r"deb\s+(?:\[(?P<options>[^]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)\s+(?P<components>.+)")
@@ -74,7 +78,8 @@ def read_sources(files: Iterable[Path]) -> list[Source]:
     for file in files:
         if file.suffix in (".list", ".sources") and file.is_file():
             parse = parse_list if file.suffix == ".list" else parse_deb822
-            sources.extend(parse(file.read_text(errors="replace")))
+            with contextlib.suppress(PermissionError):  # apt as this user could not read it either
+                sources.extend(parse(file.read_text(errors="replace")))
     return sources
 
 

@@ -139,6 +139,8 @@ def _dma_map(payload: bytes) -> DmaMap:
     argsz, flags, offset, address, size = _exact(spec.DMA_MAP, payload)
     if argsz < spec.DMA_MAP.size or flags & ~spec.DMA_MASK or not size or address + size > 1 << 64:
         _refuse()
+    if offset + size > 1 << 63:  # of a file
+        _refuse()
     return DmaMap(address, size, offset, bool(flags & DmaFlag.READ), bool(flags & DmaFlag.WRITE))
 
 
@@ -206,7 +208,7 @@ def _region_writes(payload: bytes) -> RegionWrites:
     if len(payload) < spec.WRITE_MULTI.size:
         _refuse()
     (count,) = spec.WRITE_MULTI.unpack_from(payload)
-    if len(payload) - spec.WRITE_MULTI.size != count * spec.WRITE_ONE.size:
+    if len(payload) - spec.WRITE_MULTI.size != count * spec.WRITE_ONE.size or count > spec.MAX_WRITES:
         _refuse()
     return RegionWrites(tuple(_write_one(*one) for one in spec.WRITE_ONE.iter_unpack(payload[spec.WRITE_MULTI.size :])))
 

@@ -16,7 +16,10 @@ MIN_TRANSFER: Final = 4096
 """A client that takes less than a page at once is refused: its rings could not be kept in step."""
 MAX_MESSAGE: Final = HEADER.size + 32 + MAX_TRANSFER
 """No message is longer; a peer that announces more is cut off before anything is collected."""
-MAX_DMA_MAPS: Final = 65535
+MAX_DMA_MAPS: Final = 8192
+"""Ranges of one client. A process has some 65,000 mappings, and devices of other clients need theirs."""
+MAX_WRITES: Final = 200
+"""Writes in one REGION_WRITE_MULTI: as many as QEMU would put there."""
 PAGE_SIZE: Final = 4096
 
 
