@@ -621,7 +621,8 @@ async def test_a_ring_outside_memory_is_refused_when_it_is_enabled_and_told_once
         events = function.events()
         for index, address in ((0, 0xDEAD_0000_0000), (1, 0)):
             await driver.common_write("queue_select", index)
-            await driver.common_write("queue_desc", address)
+            for area, offset in (("queue_desc", 0), ("queue_driver", 0x10000), ("queue_device", 0x20000)):
+                await driver.common_write(area, address + offset)
             await driver.common_write("queue_enable", 1)
         event = await heard(events)
         assert event.kind is EventKind.NEEDS_RESET

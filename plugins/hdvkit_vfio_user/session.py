@@ -16,6 +16,7 @@ from typing import Any
 
 from hdvkit.runtime import Doorbell, Function
 from hdvkit_vfio_user import regions
+from hdvkit_vfio_user.hangup import hang_up
 from hdvkit_vfio_user.irqs import Irqs
 from hdvkit_vfio_user.kicks import Kicks
 from hdvkit_vfio_user.memory import GuestMemory
@@ -76,7 +77,7 @@ class Session:
             return
         self._loop.remove_reader(self._socket.fileno())
         self._loop.remove_writer(self._socket.fileno())
-        self._socket.close()
+        hang_up(self._socket)
         self._connection.receive_data(b"")  # what came of a message that will never be whole
         _close_all(self._connection.unwanted_fds())
         self._function.reset()

@@ -1,6 +1,5 @@
 """One device's place: a socket that is listened on, and the one client that may be connected to it."""
 
-import asyncio
 import logging
 import socket
 from collections.abc import Callable, Mapping
@@ -11,6 +10,7 @@ from hdvkit.pci import Message
 from hdvkit.runtime import INTX, Doorbell, Function, Removal, Slot
 from hdvkit_vfio_user import qemu
 from hdvkit_vfio_user.listener import Listener
+from hdvkit_vfio_user.refusals import Refusals
 from hdvkit_vfio_user.session import Session
 
 log = logging.getLogger("hdvkit_vfio_user")
@@ -27,7 +27,7 @@ class VfioUserSlot(Slot):
         self._session: Session | None = None
         self._over = over
         self._served: set[Doorbell] = set()
-        self._loop = asyncio.get_running_loop()
+        self._refusals = Refusals()
 
     @property
     def place(self) -> Mapping[str, str]:
@@ -52,6 +52,7 @@ class VfioUserSlot(Slot):
         if self._listener is not None:
             self._listener.close()
             self._listener = None
+        self._refusals.close()
         if self._session is not None:
             return Removal.PARKED
         self._over(self)
@@ -84,7 +85,7 @@ class VfioUserSlot(Slot):
     def _accepted(self, connection: socket.socket) -> None:
         if self._session is not None:
             log.warning("%s: a second client is turned away, one is connected", self.path)
-            connection.close()
+            self._refusals.add(connection)
             return
         self._session = Session(connection, self.function, self._served, self._ended)
         self.memory = self._session.memory

@@ -153,7 +153,7 @@ async def test_the_printed_command_line_boots(kernel: str, assets: Assets, room:
         program, *words = shlex.split(lines["two"])
         assert program == "qemu-system-x86_64"
         guest = assets.guest(kernel)
-        words += ["-accel", assets.accel, "-nodefaults", "-display", "none", "-no-reboot", "-serial", f"file:{log}"]
+        words += ["-accel", assets.accel, "-display", "none", "-no-reboot", "-serial", f"file:{log}"]
         words += ["-kernel", str(guest.kernel), "-initrd", str(guest.initramfs)]
         words += ["-append", "console=ttyS0 quiet panic=-1 hdvkit.probe=1"]
         qemu = await asyncio.create_subprocess_exec(assets.qemu, *words, stdin=asyncio.subprocess.DEVNULL)

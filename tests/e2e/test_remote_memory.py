@@ -52,3 +52,21 @@ async def test_memory_without_descriptors(kernel: str, assets: Assets, room: Pat
         statistics = function.stats()
     assert statistics.needs_resets == 0
     assert [queue.late for queue in statistics.queues] == [0, 0]
+
+
+async def test_a_display_keeps_its_memory_and_the_rest_stays_fast(
+    kernel: str, assets: Assets, room: Path, log: Path
+) -> None:
+    """QEMU announces the memory of a display without a descriptor; rings and buffers in RAM do not suffer."""
+    share = VirtioFs(source=room, tag="share")
+    display = ["-device", "VGA,vgamem_mb=16"]
+    async with booted(kernel, assets, room, log, [share], arguments=display) as (vm, [function]):
+        memory = function.slot.memory
+        assert isinstance(memory, GuestMemory)
+        announced = dict(memory.ranges)
+        assert 16 << 20 in announced.values()
+        with pytest.raises(GuestError, match="not lie inside guest RAM"):
+            RegionMemory.lease(memory, next(at for at in announced if announced[at] == 16 << 20), 1, writable=False)
+        assert memory.immediate
+        assert await Folder(vm, room, "/share").sh("echo there > new; cat new") == "there\n"
+        assert memory.immediate

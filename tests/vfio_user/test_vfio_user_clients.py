@@ -1,6 +1,8 @@
 """Clients of the vfio-user server come, are in a hurry or slow, and go at any moment; nothing of them stays."""
 
 import asyncio
+import contextlib
+import errno
 import os
 import struct
 import sys
@@ -19,6 +21,7 @@ LIMIT = 60.0
 CONNECTIONS = 50
 PAGE = 4096
 VECTORS = 3
+REFUSED_AT_ONCE = 16
 INFO = pack(2, Command.DEVICE_GET_INFO, struct.pack("<IIII", 16, 0, 0, 0))
 
 
@@ -102,12 +105,27 @@ async def test_a_second_client_is_turned_away(server: Served) -> None:
     async with VfioUserMachine() as machine, driven(machine, server.path) as driver:
         for _ in range(3):
             async with await Client.connect(server.path) as second:
-                with pytest.raises((Disconnected, Refused)):
+                with pytest.raises(Refused) as refused:
                     await second.negotiate()
+                assert refused.value.errno == errno.EBUSY
+                with pytest.raises(Disconnected):
+                    await second.request(Command.DEVICE_GET_INFO, bytes(16))
                 assert second.complaint == ""
             reply = await driver.queues[0].submit([b"first"], [5])
             assert reply.data == b"first"
     assert machine.faults == []
+
+
+async def test_clients_that_are_turned_away_cannot_pile_up(server: Served, memory: int) -> None:
+    """They say nothing, half of a message, or send a descriptor; then they are cut off, one by one."""
+    async with await accepted(server), contextlib.AsyncExitStack() as stack:
+        before = count_fds()
+        others = [await stack.enter_async_context(await Client.connect(server.path)) for _ in range(CONNECTIONS)]
+        for number, other in enumerate(others[-3:]):
+            other.send_raw(INFO[: 8 * number], [memory] if number else [])
+        with pytest.raises(Disconnected):
+            await others[0].receive_raw()
+        assert count_fds() <= before + CONNECTIONS + REFUSED_AT_ONCE
 
 
 async def test_fifty_clients_leave_nothing(server: Served, memory: int) -> None:

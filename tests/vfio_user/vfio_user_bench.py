@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self, TypedDict
 
 import attrs
-from vfio_user_client import LIMIT, Disconnected
+from vfio_user_client import LIMIT, Disconnected, Refused
 from vfio_user_machine import VfioUserMachine
 
 import hdvkit
@@ -88,7 +88,7 @@ async def succeed(machine: VfioUserMachine, path: Path) -> int:
     """Plug a device in as soon as the server has noticed that the machine before has left."""
     async with asyncio.timeout(LIMIT):
         while True:
-            with contextlib.suppress(Disconnected):
+            with contextlib.suppress(Disconnected, Refused):
                 return await machine.plug(path)
 
 

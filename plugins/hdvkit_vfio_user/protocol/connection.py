@@ -70,9 +70,10 @@ class _Raw(NamedTuple):
 
 
 class Connection:
-    """The server's side of one connection."""
+    """The server's side of one connection. With ``refuses``, an errno, it is over once the client was told that."""
 
-    def __init__(self) -> None:
+    def __init__(self, refuses: int = 0) -> None:
+        self._refuses = refuses
         self.state = State.NEW
         self.reason = ""
         """Why the connection is over, when it is."""
@@ -187,6 +188,8 @@ class Connection:
     def _agree(self, raw: _Raw) -> None:
         if raw.command != Command.VERSION or raw.flags or raw.fds:
             raise Refused(errno.EINVAL)
+        if self._refuses:
+            raise Refused(self._refuses)
         self.limits = version.accept(raw.payload)
         self.state = State.OPEN
         self._send(raw.id, raw.command, Flag.REPLY, 0, version.answer())
