@@ -28,6 +28,8 @@ class EventKind(StrEnum):
     """The guest's driver gave up."""
     NEEDS_RESET = "needs-reset"
     """The guest broke a rule, or the device failed; it is dead until the guest resets it."""
+    WARNING = "warning"
+    """The device serves on, and its owner should know something."""
     REMOVED = "removed"
     """It is gone; nothing of the host can be reached through it."""
     PARKED = "parked"

@@ -132,5 +132,5 @@ def test_an_event_is_flat_for_json_and_says_only_what_there_is_to_say() -> None:
 def test_the_kinds_are_the_words_of_the_command_line() -> None:
     assert {str(kind) for kind in EventKind} == {
         *("listening", "ready", "reset", "features-refused", "driver-failed"),
-        *("needs-reset", "removed", "parked", "closed"),
+        *("needs-reset", "warning", "removed", "parked", "closed"),
     }

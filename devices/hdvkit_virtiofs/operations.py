@@ -13,6 +13,7 @@ from hdvkit_virtiofs.fuse.answers import (
     Context,
     DirEntry,
     Entry,
+    FileLock,
     Handle,
     Node,
     Opened,
@@ -20,6 +21,7 @@ from hdvkit_virtiofs.fuse.answers import (
     Statx,
 )
 from hdvkit_virtiofs.fuse.errors import FuseError
+from hdvkit_virtiofs.fuse.spec import InitFlag
 
 
 def _unsupported() -> NoReturn:
@@ -45,6 +47,15 @@ class Operations(Generic[Node, Handle]):
 
     root: Node
     """The node the guest mounts."""
+
+    init_flags: InitFlag = InitFlag(0)
+    """What of INIT this file system has a use for, beyond what the device does by itself.
+
+    ``POSIX_LOCKS`` and ``FLOCK_LOCKS``: it has ``setlk``; without them the guest keeps locks to itself.
+    ``HANDLE_KILLPRIV_V2``: it heeds ``Changes.kill_suidgid`` and takes setuid and setgid away on ``chown``; without,
+    the guest's kernel does, by requests of its own. ``POSIX_ACL``: see ``Context.umask``. ``CREATE_SUPP_GROUP``
+    and ``SECURITY_CTX``: see ``Context``. ``CACHE_SYMLINKS``: targets of links never change.
+    """
 
     # Nodes and names
 
@@ -90,6 +101,12 @@ class Operations(Generic[Node, Handle]):
 
         ``flags`` are Linux open flags; with ``O_EXCL`` an existing name is EEXIST. Never follow a link.
         """
+        _unsupported()
+
+    async def tmpfile(
+        self, parent: Node, mode: int, flags: int, context: Context
+    ) -> tuple[Entry[Node], Opened[Handle]]:
+        """Make and open a file without a name in the directory ``parent``; ``link`` may give it one later."""
         _unsupported()
 
     async def mknod(self, parent: Node, name: bytes, mode: int, rdev: int, context: Context) -> Entry[Node]:
@@ -199,6 +216,24 @@ class Operations(Generic[Node, Handle]):
     ) -> int:
         """Copy ``length`` bytes between two open files, each (node, handle, offset); return how many."""
         _unsupported()
+
+    async def getlk(self, node: Node, handle: Handle, lock: FileLock, context: Context) -> FileLock | None:
+        """Tell a lock that is in the way of ``lock``, or None."""
+        _unsupported()
+
+    async def setlk(self, node: Node, handle: Handle, lock: FileLock, wait: bool, context: Context) -> None:
+        """Take, change or give up a lock; EAGAIN when another is in the way, unless ``wait``.
+
+        A task that waits is cancelled when the guest interrupts it. When a guest process closes a file, ``setlk``
+        with ``F_UNLCK`` is called for all the process's locks on it, and for those of ``flock`` before ``release``.
+        """
+        _unsupported()
+
+    async def ioctl(
+        self, node: Node, handle: Handle, command: int, argument: bytes, out_size: int, context: Context
+    ) -> bytes:
+        """Carry out a device control of Linux and return at most ``out_size`` bytes; ENOTTY for unknown ones."""
+        raise FuseError(errno.ENOTTY)
 
     # Directories
 

@@ -16,11 +16,11 @@ from hdvkit_virtiofs import fuse
 from hdvkit_virtiofs.fuse import Context, Entry, FuseError, InHeader, NodeId, Request, Session, replies
 from hdvkit_virtiofs.fuse.answers import Attributes, Handle, Node
 from hdvkit_virtiofs.fuse.messages import BatchForget, Forget, ForgetOne, Interrupt
-from hdvkit_virtiofs.fuse.spec import Opcode
+from hdvkit_virtiofs.fuse.spec import ATTR_SUBMOUNT, Opcode
 from hdvkit_virtiofs.handles import HandleTable, OpenFile
 from hdvkit_virtiofs.nodes import NodeTable
 from hdvkit_virtiofs.operations import Operations
-from hdvkit_virtiofs.policy import Policy
+from hdvkit_virtiofs.policy import Policy, innermost
 
 log = logging.getLogger("hdvkit.virtiofs")
 
@@ -111,8 +111,8 @@ class Server(Generic[Node, Handle]):
         self.handles: HandleTable[Node, Handle] = HandleTable()
         # A file system that keeps nothing between calls need not offer open: handle 0 then means None.
         self._stateless = {
-            False: type(operations).open is Operations.open,
-            True: type(operations).opendir is Operations.opendir,
+            False: type(innermost(operations)).open is Operations.open,
+            True: type(innermost(operations)).opendir is Operations.opendir,
         }
         self._calls: dict[int, Call] = {}
 
@@ -178,13 +178,14 @@ class Server(Generic[Node, Handle]):
             nodeid,
             entry.attributes,
             generation=entry.generation,
-            entry_timeout=self.times.entry,
-            attr_timeout=self.times.attr,
+            entry_timeout=self.times.entry if entry.timeout is None else entry.timeout,
+            attr_timeout=self.times.attr if entry.attributes.timeout is None else entry.attributes.timeout,
+            flags=ATTR_SUBMOUNT if entry.attributes.submount else 0,
         )
 
     def attr(self, attributes: Attributes) -> bytes:
         """Encode attributes."""
-        return replies.attr(attributes, self.times.attr)
+        return replies.attr(attributes, self.times.attr if attributes.timeout is None else attributes.timeout)
 
     def file(self, fh: int, nodeid: int, *, directory: bool | None = False) -> OpenFile[Node, Handle]:
         """The open file behind a handle of a node; with ``directory`` None, of either kind."""

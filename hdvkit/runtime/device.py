@@ -1,11 +1,14 @@
 """What a device author subclasses. One coroutine is required; the constructor's arguments are the options."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from hdvkit.runtime.queue import Queue
 from hdvkit.virtio.chain import Chain
 from hdvkit.virtio.spec import DeviceType
+
+log = logging.getLogger("hdvkit.device")
 
 
 class VirtioDevice:
@@ -20,6 +23,12 @@ class VirtioDevice:
     """Its number in "Device Types"."""
     class_code: ClassVar[int] = 0x088000
     """PCI class as 0xBBSSII: other base system peripheral."""
+
+    warn: Callable[[str], None] = staticmethod(log.warning)
+    """Tell whoever runs the device, in one sentence, what they should know: an event ``warning`` once it is added.
+
+    Call it on the event loop, and not for each request: a guest must not be able to fill a log.
+    """
 
     @property
     def queue_names(self) -> Sequence[str]:

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from functools import partial
 
 from anyio.abc import TaskGroup
 
@@ -80,6 +81,7 @@ class Function:
         self._needs_resets = 0
         self._observers = observers
         self._life = Life(name, kind, observers, lambda: self.slot.place)
+        device.warn = partial(self._life.announce, EventKind.WARNING)
 
     def __repr__(self) -> str:
         return f"<Function {self.name!r} ({self.kind}), {self.state}>"

@@ -22,6 +22,7 @@ from errno import (
     ENOENT,
     ENOSYS,
     ENOTDIR,
+    ENOTTY,
     ENXIO,
     EOPNOTSUPP,
     EPERM,
@@ -91,7 +92,7 @@ async def answer_of(row: HostileFuse, guest: HostileGuest) -> int | str:
 _FORGED = 0xDEAD_BEEF
 _LONG = b"n" * 256 + b"\0"
 _XATTRS = (b"security.capability\0", b"trusted.x\0", b"system.posix_acl_access\0", b"user.virtiofs.x\0")
-_UNTAKEN = (Opcode.BMAP, Opcode.POLL, Opcode.NOTIFY_REPLY, Opcode.GETLK, 0, 7, 19, 54, 4096, 1 << 20, MOST32)
+_UNTAKEN = (Opcode.BMAP, Opcode.POLL, Opcode.NOTIFY_REPLY, 0, 7, 19, 54, 4096, 1 << 20, MOST32)
 _FIRST = {
     Opcode.LOOKUP: b"file\0", Opcode.GETATTR: bytes(16), Opcode.OPEN: bytes(8), Opcode.MKDIR: MODE_IN + b"new\0",
     Opcode.CREATE: CREATE_IN + b"new\0", Opcode.STATFS: b"", Opcode.DESTROY: b"", Opcode.IOCTL: b"", 4096: b"",
@@ -235,7 +236,7 @@ ATTACKS: Final = (
     HostileFuse("F21-opcodes", "opcodes that are unknown, or not of this device",
                 alike(*(request(opcode, body=bytes(48)) for opcode in _UNTAKEN)), ENOSYS),
     HostileFuse("F21-ioctl", "IOCTL", limits.on_file(Opcode.IOCTL, lambda fh: pack("<QIIQII", fh, 0, 0x5401, 0, 0, 0)),
-                ENOSYS),
+                ENOTTY),
     HostileFuse("F22-interrupt-unknown", "INTERRUPT of requests that are not there",
                 alike(*(request(Opcode.INTERRUPT, 0, pack("<Q", unique), hiprio=True)
                         for unique in (0, 2, _FORGED, MOST64))), SERVED),

@@ -3,6 +3,8 @@
 import stat
 from typing import Generic, NamedTuple, TypeVar
 
+from hdvkit_virtiofs.fuse.spec import MAX_OFFSET
+
 Node = TypeVar("Node")
 Handle = TypeVar("Handle")
 
@@ -25,6 +27,10 @@ class Attributes(NamedTuple):
     atime_ns: int = 0
     mtime_ns: int = 0
     ctime_ns: int = 0
+    submount: bool = False
+    """A directory where another file system begins: the guest shows it as a mount of its own."""
+    timeout: float | None = None
+    """Seconds the guest may rely on this; None for what the share's cache policy says."""
 
     @property
     def is_directory(self) -> bool:
@@ -52,6 +58,8 @@ class Entry(NamedTuple, Generic[Node]):
     attributes: Attributes
     generation: int = 0
     """Tells files apart that had the same ``ino`` one after the other."""
+    timeout: float | None = None
+    """Seconds the guest may rely on the name; None for what the share's cache policy says."""
 
 
 class Opened(NamedTuple, Generic[Handle]):
@@ -101,6 +109,21 @@ class Changes(NamedTuple):
     """The setuid bit, and setgid of an executable file, must go with this change."""
 
 
+class FileLock(NamedTuple):
+    """A lock on a file, held or wanted."""
+
+    owner: int
+    """Who holds it: for POSIX locks a guest process, for ``flock`` an open file of the guest."""
+    type: int
+    """``F_RDLCK``, ``F_WRLCK`` or ``F_UNLCK``, with Linux's numbers."""
+    start: int = 0
+    end: int = MAX_OFFSET
+    """The last byte of the range."""
+    pid: int = 0
+    flock: bool = False
+    """A lock of ``flock(2)``, on the whole file; it never meets POSIX locks."""
+
+
 class Context(NamedTuple):
     """Who asks: the guest process behind a request."""
 
@@ -108,4 +131,9 @@ class Context(NamedTuple):
     gid: int = 0
     pid: int = 0
     umask: int = 0
-    """Already taken off ``mode``; given for file systems with default ACLs."""
+    """Already taken off ``mode``, unless ``POSIX_ACL`` was negotiated: then a file system without a default ACL on the
+    directory takes it off itself."""
+    groups: tuple[int, ...] = ()
+    """With ``CREATE_SUPP_GROUP``: a further group of the caller, if it owns the directory something is made in."""
+    security: tuple[tuple[bytes, bytes], ...] = ()
+    """With ``SECURITY_CTX``: extended attributes a new file must be born with, names and values."""

@@ -236,6 +236,11 @@ def lock(start: int, end: int, type_: int, pid: int) -> bytes:
     return layouts.LK_OUT.pack(start, end, type_, pid & _U32)
 
 
+def ioctl(data: bytes) -> bytes:
+    """Encode the answer to IOCTL: success, and what came out."""
+    return layouts.IOCTL_OUT.pack(0, 0, 0, 0) + data
+
+
 # Extended attributes
 
 

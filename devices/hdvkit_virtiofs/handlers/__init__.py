@@ -3,7 +3,7 @@
 from typing import Final
 
 from hdvkit_virtiofs.fuse.spec import Opcode
-from hdvkit_virtiofs.handlers import files, nodes
+from hdvkit_virtiofs.handlers import files, locks, nodes
 from hdvkit_virtiofs.server import Handler
 
 HANDLERS: Final[dict[int, Handler]] = {
@@ -16,6 +16,7 @@ HANDLERS: Final[dict[int, Handler]] = {
     Opcode.STATX: nodes.statx,
     Opcode.ACCESS: nodes.access,
     Opcode.READLINK: nodes.readlink,
+    Opcode.TMPFILE: files.tmpfile,
     Opcode.MKNOD: nodes.mknod,
     Opcode.MKDIR: nodes.mkdir,
     Opcode.SYMLINK: nodes.symlink,
@@ -34,6 +35,10 @@ HANDLERS: Final[dict[int, Handler]] = {
     Opcode.LSEEK: files.lseek,
     Opcode.COPY_FILE_RANGE: files.copy_file_range,
     Opcode.COPY_FILE_RANGE_64: files.copy_file_range,
+    Opcode.GETLK: locks.getlk,
+    Opcode.SETLK: locks.setlk,
+    Opcode.SETLKW: locks.setlk,
+    Opcode.IOCTL: files.ioctl,
     Opcode.RELEASE: files.release,
     Opcode.OPENDIR: files.opendir,
     Opcode.READDIR: files.readdir,

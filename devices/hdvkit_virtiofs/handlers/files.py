@@ -4,14 +4,36 @@ import asyncio
 import errno
 from typing import Any
 
-from hdvkit_virtiofs.fuse import DirectoryWriter, DirEntry, FuseError, is_name, replies
-from hdvkit_virtiofs.fuse.spec import Opcode
+from hdvkit_virtiofs.fuse import (
+    Changes,
+    DirectoryWriter,
+    DirEntry,
+    Entry,
+    FuseError,
+    InitFlag,
+    Opened,
+    is_name,
+    replies,
+)
+from hdvkit_virtiofs.fuse.spec import (
+    IOCTL_32BIT,
+    IOCTL_COMPAT,
+    IOCTL_DIR,
+    IOCTL_UNRESTRICTED,
+    OPEN_KILL_SUIDGID,
+    RELEASE_FLOCK_UNLOCK,
+    WRITE_KILL_SUIDGID,
+    Opcode,
+)
+from hdvkit_virtiofs.handlers import locks
 from hdvkit_virtiofs.server import Call, Server
 
 S = Server[Any, Any]
 
 LOOKUPS_PER_TURN = 64
 """So many names of one listing are looked up before other requests go on."""
+
+KILL_SUIDGID = Changes(kill_suidgid=True)
 
 # Open files
 
@@ -31,6 +53,8 @@ async def _open(server: S, call: Call, *, directory: bool) -> bytes:
     flags = call.message.flags
     begin = server.operations.opendir if directory else server.operations.open
     with server.nodes.pinned(call.header.nodeid) as node:
+        if call.message.open_flags & OPEN_KILL_SUIDGID and not directory:
+            await server.operations.setattr(node, KILL_SUIDGID, None, call.context)
         opened = await begin(node, flags, call.context)
         try:
             fh = server.opened(call.header.nodeid, opened.handle, flags, directory=directory)
@@ -45,14 +69,40 @@ async def create(server: S, call: Call) -> bytes:
     server.check_room()
     message = call.message
     with server.nodes.pinned(call.header.nodeid) as parent:
-        entry, opened = await server.operations.create(parent, message.name, message.mode, message.flags, call.context)
-        try:
-            nodeid = server.nodes.enter(entry.node)
-            fh = server.opened(nodeid, opened.handle, message.flags)
-        except FuseError:
-            await server.operations.release(entry.node, opened.handle)
-            raise
+        made = await server.operations.create(parent, message.name, message.mode, message.flags, call.context)
+    return await _made(server, message.flags, *made)
+
+
+async def tmpfile(server: S, call: Call) -> bytes:
+    """TMPFILE."""
+    server.check_room()
+    message = call.message
+    with server.nodes.pinned(call.header.nodeid) as parent:
+        made = await server.operations.tmpfile(parent, message.mode, message.flags, call.context)
+    return await _made(server, message.flags, *made)
+
+
+async def _made(server: S, flags: int, entry: Entry[Any], opened: Opened[Any]) -> bytes:
+    try:
+        nodeid = server.nodes.enter(entry.node)
+        fh = server.opened(nodeid, opened.handle, flags)
+    except FuseError:
+        await server.operations.release(entry.node, opened.handle)
+        raise
     return replies.create(server.encode(nodeid, entry), fh, opened.flags | server.times.open_flags)
+
+
+async def ioctl(server: S, call: Call) -> bytes:
+    """IOCTL: those whose arguments the guest's kernel copies by itself."""
+    message = call.message
+    if message.flags & (IOCTL_COMPAT | IOCTL_UNRESTRICTED | IOCTL_32BIT):
+        raise FuseError(errno.ENOTTY)
+    file = server.file(message.fh, call.header.nodeid, directory=bool(message.flags & IOCTL_DIR))
+    with server.nodes.pinned(call.header.nodeid) as node:
+        out = await server.operations.ioctl(
+            node, file.handle, message.command, message.data, message.out_size, call.context
+        )
+    return replies.ioctl(out[: message.out_size])
 
 
 async def read(server: S, call: Call) -> bytes:
@@ -76,6 +126,8 @@ async def write(server: S, call: Call) -> bytes:
     if message.size > server.session.max_write:
         raise FuseError(errno.EINVAL)
     with server.nodes.pinned(call.header.nodeid) as node:
+        if message.write_flags & WRITE_KILL_SUIDGID:
+            await server.operations.setattr(node, KILL_SUIDGID, file.handle, call.context)
         views = call.channel.unread()
         done = await server.operations.write_from(node, file.handle, message.offset, views, call.context)
     return replies.write(done)
@@ -84,8 +136,14 @@ async def write(server: S, call: Call) -> bytes:
 async def flush(server: S, call: Call) -> bytes:
     """FLUSH."""
     file = server.file(call.message.fh, call.header.nodeid)
+    await locks.closed(server, call, file.handle)
     with server.nodes.pinned(call.header.nodeid) as node:
-        await server.operations.flush(node, file.handle, call.context)
+        try:
+            await server.operations.flush(node, file.handle, call.context)
+        except FuseError as error:
+            # After ENOSYS the guest says no more when a file is closed, and locks would stay.
+            if error.errno != errno.ENOSYS or InitFlag.POSIX_LOCKS not in server.session.flags:
+                raise
     return b""
 
 
@@ -140,6 +198,9 @@ async def copy_file_range(server: S, call: Call) -> bytes:
 
 async def release(server: S, call: Call) -> bytes:
     """RELEASE."""
+    message = call.message
+    if message.release_flags & RELEASE_FLOCK_UNLOCK:
+        await locks.closed(server, call, server.file(message.fh, call.header.nodeid).handle, flock=True)
     await server.close(call.message.fh, call)
     return b""
 
