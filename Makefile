@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo demo-vm vm e2e test install model lint coverage format clean
+.PHONY: demo demo-vm vm e2e e2e-long test install model lint coverage format clean
 
 demo: $(READY)
 	$(BIN)/hdvkit demo
@@ -23,6 +23,13 @@ vm: $(READY)
 # Stock kernels in QEMU in front of our devices.
 e2e: vm
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -o faulthandler_timeout=600 tests/e2e
+
+# The same, everything as often and as long as it can; and the race against a host process that swaps links.
+e2e-long: export HDVKIT_E2E := long
+e2e-long: export HDVKIT_SEMANTICS := full
+e2e-long: vm
+	$(BIN)/python -m pytest -o faulthandler_timeout=0 tests/test_hostile_fuse.py -k f7
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -o faulthandler_timeout=0 tests/e2e
 
 # A shell in a virtual machine that shares DIRECTORY with us; SCRIPT runs instead of the shell.
 demo-vm: export SCRIPT := $(SCRIPT)

@@ -199,7 +199,8 @@ def spoken(command: click.Command, context: click.Context) -> set[str]:
 )
 def test_every_option_is_there_with_its_default(kind: str, factory: type) -> None:
     rows = re.findall(r"^\| `(\w+)` \| (\S+) \|", section(read("operate"), kind), re.MULTILINE)
-    expected = [(one.name, "required" if one.required else f"`{one.default}`") for one in options.describe(factory)]
+    described = options.describe(factory)
+    expected = [(one.name, "required" if one.required else f"`{one.default or 'empty'}`") for one in described]
     assert rows[: len(expected)] == expected
 
 

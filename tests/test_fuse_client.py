@@ -8,7 +8,8 @@ from typing import NamedTuple
 import pytest
 
 from hdvkit.testing.fuse_client import FuseClient, ProtocolError
-from hdvkit.testing.fuse_messages import Fattr, Init
+from hdvkit.testing.fuse_locks import LkOut
+from hdvkit.testing.fuse_messages import F_UNLCK, IOCTL_DIR, LAST_BYTE, Fattr, Init
 from hdvkit.testing.fuse_replies import Attr, EntryOut
 from hdvkit.testing.fuse_session import flags_for
 
@@ -139,6 +140,26 @@ GOLDEN: dict[str, tuple[Ask, int, int, bytes, list[int], bytes, object]] = {
     "create": (
         lambda c: c.create(1, "f", 0o101101, 0o100644), 35, 1, u32(0o101101, 0o100644, 0o22, 0) + b"f\0", [144],
         ENTRY + OPEN_OUT, (MADE, (0xABCD, 2))),
+    "tmpfile": (
+        lambda c: c.tmpfile(1, 0o20200002, 0o100600), 51, 1, u32(0o20200002, 0o100600, 0o22, 0) + b"/\0", [144],
+        ENTRY + OPEN_OUT, (MADE, (0xABCD, 2))),
+    "getlk": (
+        lambda c: c.getlk(9, 4, 77, 1, 5, 6), 31, 9, u64(4, 77, 5, 6) + u32(1, 42, 0, 0), [24],
+        u64(6, LAST_BYTE) + u32(0, 99), LkOut(6, LAST_BYTE, 0, 99)),
+    "getlk free": (
+        lambda c: c.getlk(9, 4, 77, 0), 31, 9, u64(4, 77, 0, LAST_BYTE) + u32(0, 42, 0, 0), [24],
+        u64(0, LAST_BYTE) + u32(F_UNLCK, 0), None),
+    "setlk": (lambda c: c.setlk(9, 4, 77, 1, 5, 6), 32, 9, u64(4, 77, 5, 6) + u32(1, 42, 0, 0), [], b"", None),
+    "setlkw": (lambda c: c.setlk(9, 4, 77, 0, wait=True), 33, 9,
+               u64(4, 77, 0, LAST_BYTE) + u32(0, 42, 0, 0), [], b"", None),
+    "setlk unlock flock": (lambda c: c.setlk(9, 4, 77, F_UNLCK, flock=True), 32, 9,
+                           u64(4, 77, 0, LAST_BYTE) + u32(2, 0, 1, 0), [], b"", None),
+    "ioctl": (
+        lambda c: c.ioctl(9, 4, 0x80086601, out_size=4), 39, 9, u64(4) + u32(0, 0x80086601) + u64(0) + u32(0, 4),
+        [16, 4], u32(0, 0, 0, 0) + b"abcd", b"abcd"),
+    "ioctl in": (
+        lambda c: c.ioctl(9, 4, 0x40086602, b"1234", flags=IOCTL_DIR), 39, 9,
+        u64(4) + u32(16, 0x40086602) + u64(0) + u32(4, 0) + b"1234", [16], u32(0, 0, 0, 0), b""),
     "destroy": (lambda c: c.destroy(), 38, 0, b"", [], b"", None),
     "fallocate": (
         lambda c: c.fallocate(9, 4, 5, 6, mode=3), 43, 9, u64(4, 5, 6) + u32(3, 0), [], b"", None),
@@ -215,6 +236,36 @@ async def test_agreed_extensions_change_the_arguments() -> None:
     queue.body = b""
     await client.setxattr(9, "a", b"v", flags=1)
     assert queue.seen[1][0][1] == u32(1, 1, 0, 0) + b"a\0v"
+
+
+async def test_contexts_and_groups_follow_what_is_made() -> None:
+    security = [(b"security.a", b"abc"), (b"security.selinux", b"label\0")]
+    contexts = (
+        u32(64, 2) + (u32(3, 0) + b"security.a\0abc" + bytes(2)) + (u32(6, 0) + b"security.selinux\0label\0" + bytes(1))
+    )
+    groups = u32(16, 32, 1, 1000)
+    for flags, extension in (
+        (0, b""),
+        (Init.SECURITY_CTX, contexts),
+        (Init.CREATE_SUPP_GROUP, groups),
+        (Init.SECURITY_CTX | Init.CREATE_SUPP_GROUP, contexts + groups),
+    ):
+        for announces in (True, False):
+            client = FuseClient(queue := Script(ENTRY), Script(), announces=announces)
+            client.session.flags = flags
+            await client.as_user(1, 2, groups=[1000], security=security).symlink(1, "l", "t")
+            header, body = queue.seen[0][0]
+            assert body == b"l\0t\0" + extension
+            assert header[36:] == u16(len(extension) // 8 if announces else 0, 0)
+            await client.mkdir(1, "d", 0)
+            assert queue.seen[1][0][1] == u32(0, 0o22) + b"d\0" + (u32(8, 0) if flags & Init.SECURITY_CTX else b"")
+
+
+async def test_a_control_may_fail_in_the_answer_but_not_ask_for_another_try() -> None:
+    with pytest.raises(PermissionError):
+        await FuseClient(Script(u32((-1) & 0xFFFF_FFFF, 0, 0, 0)), Script()).ioctl(9, 4, 1)
+    with pytest.raises(ProtocolError, match="another try"):
+        await FuseClient(Script(u32(0, 4, 1, 0)), Script()).ioctl(9, 4, 1)
 
 
 async def test_a_write_is_cut_where_the_pages_of_the_file_are() -> None:

@@ -39,6 +39,20 @@ def ready(wanted: InitFlag = WANTED, request: Init = LINUX_6_1, **options: int) 
     return session
 
 
+def test_flags_of_the_second_word_hold_only_with_its_flag() -> None:
+    wanted = WANTED | InitFlag.SECURITY_CTX | InitFlag.CREATE_SUPP_GROUP
+    old = Session(wanted)
+    told = answer(old.init(LINUX_6_1))
+    assert InitFlag.SECURITY_CTX in old.flags
+    assert InitFlag.CREATE_SUPP_GROUP not in old.flags, "Linux 6.1 does not offer it"
+    assert told["flags"] & InitFlag.INIT_EXT
+    assert told["flags2"] == (InitFlag.SECURITY_CTX | InitFlag.HAS_EXPIRE_ONLY) >> 32
+    new = ready(wanted, LINUX_7_3)
+    assert {InitFlag.SECURITY_CTX, InitFlag.CREATE_SUPP_GROUP} <= set(new.flags)
+    without = ready(wanted, LINUX_6_1._replace(flags=LINUX_6_1.flags & ~InitFlag.INIT_EXT))
+    assert not without.flags >> 32
+
+
 # F2: the order of requests
 
 

@@ -11,7 +11,15 @@ from typing import NamedTuple
 import pytest
 
 from hdvkit.testing.fuse_client import FuseClient, ProtocolError
-from hdvkit.testing.fuse_messages import RENAME_EXCHANGE, RENAME_NOREPLACE, Init, Open
+from hdvkit.testing.fuse_messages import (
+    F_RDLCK,
+    F_UNLCK,
+    F_WRLCK,
+    RENAME_EXCHANGE,
+    RENAME_NOREPLACE,
+    Init,
+    Open,
+)
 from hdvkit.testing.mount import GuestMount
 
 ATOMIC, MASKS, KILLS = Init.ATOMIC_O_TRUNC, Init.DONT_MASK, Init.HANDLE_KILLPRIV_V2
@@ -33,6 +41,7 @@ class File:
         self.data = b""
         self.names: dict[bytes, File] = {}
         self.xattrs: dict[bytes, bytes] = {}
+        self.locks: dict[tuple[int, bytes], bytes] = {}
         self.times = [0, 0, 0]
 
     def attr(self) -> bytes:
@@ -257,6 +266,31 @@ class Server:
     def _op_46(self, node: int, body: bytes) -> bytes:
         _, offset, whence = struct.unpack_from("<QQI", body)
         return struct.pack("<Q", offset if whence == 3 else len(self.files[node].data))
+
+    def _op_51(self, node: int, body: bytes) -> bytes:
+        assert body[16:] == b"/\0"
+        file = File(len(self.files) + 100, int.from_bytes(body[4:8], "little"))
+        file.nlink, self.files[file.ino] = 0, file
+        return self.entry(file) + self.opened()
+
+    def _op_31(self, node: int, body: bytes) -> bytes:
+        held = self.files[node].locks
+        owner = int.from_bytes(body[8:16], "little")
+        other = next((lock for lock in held.values() if lock[8:16] != body[8:16]), None)
+        assert owner
+        return other[16:40] if other else body[16:32] + struct.pack("<II", 2, 0)
+
+    def _op_32(self, node: int, body: bytes) -> None:
+        kind, _, flags = struct.unpack_from("<III", body, 32)
+        assert int.from_bytes(body[:8], "little") in self.handles
+        held = self.files[node].locks
+        held.pop((flags, body[8:16]), None)
+        if kind < 2:
+            if any(key[0] == flags for key in held):
+                raise OSError(errno.EAGAIN, "locked")
+            held[flags, body[8:16]] = body
+
+    _op_33 = _op_32
 
     def _op_47(self, node: int, body: bytes) -> bytes:
         _, at, out, _, to, length, _ = struct.unpack("<7Q", body)
@@ -710,3 +744,58 @@ async def test_a_device_may_want_no_flush_and_copy_past_4_gib(server: Server, mo
         server.lacks = {53}
         assert await file.copy_to(file, 5) == 5
     assert "FLUSH" not in mount.requests
+
+
+async def test_locks_are_of_the_open_file_and_go_with_it(server: Server) -> None:
+    server.flags |= Init.POSIX_LOCKS | Init.FLOCK_LOCKS
+    async with GuestMount(FuseClient(server, server)) as mount:
+        async with await mount.open("f", "x+") as one, await mount.open("f", "r+") as other:
+            await one.lock(start=4, length=6)
+            assert await one.locked() is None
+            found = await other.locked(F_RDLCK)
+            assert found is not None
+            assert (found.start, found.end, found.type, found.pid) == (4, 9, F_WRLCK, 1)
+            with pytest.raises(BlockingIOError, match="f"):
+                await other.lock()
+            await one.lock(F_UNLCK)
+            await other.lock(wait=True)
+            await other.flock()
+            with pytest.raises(BlockingIOError, match="f"):
+                await one.flock(wait=True)
+            sent(server)
+            await other.flock(F_UNLCK)
+            await one.flock(F_RDLCK)
+        # How a file was used is told when it is closed, so that the device gives its locks up.
+        told = [struct.unpack_from("<IQ", body, 12) for opcode, _, body in server.log if opcode == 18]
+        assert [flags for flags, _ in told] == [2, 2]
+        assert len({owner for _, owner in told}) == 2
+        with pytest.raises(ValueError, match="closed"):
+            await one.lock()
+
+
+async def test_a_device_that_keeps_no_locks_is_not_asked(server: Server, mount: GuestMount) -> None:
+    async with await mount.open("f", "x+") as file:
+        for ask in (file.lock(), file.locked(), file.flock()):
+            with pytest.raises(OSError, match="no such locks") as caught:
+                await ask
+            assert caught.value.errno == errno.EOPNOTSUPP
+    assert not {31, 32, 33} & {opcode for opcode, _, _ in server.log}
+
+
+async def test_a_file_without_a_name_gets_one(server: Server, mount: GuestMount) -> None:
+    await mount.mkdir("d")
+    async with await mount.tmpfile("d", permissions=0o666) as file:
+        await file.write(b"data")
+        seen = await file.stat()
+        assert (seen.st_nlink, stat.S_IMODE(seen.st_mode)) == (0, 0o644)
+        await mount.link_file(file, "d/name")
+        assert (await file.stat()).st_nlink == 1
+        with pytest.raises(FileExistsError):
+            await mount.link_file(file, "d/name")
+    assert await mount.read_bytes("d/name") == b"data"
+    server.lacks = {51}
+    for _ in range(2):
+        with pytest.raises(OSError, match="d") as caught:
+            await mount.tmpfile("d")
+        assert caught.value.errno == errno.EOPNOTSUPP
+    assert mount.requests["TMPFILE"] == 2

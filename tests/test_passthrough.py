@@ -4,6 +4,7 @@
 import asyncio
 import contextlib
 import errno
+import fcntl
 import os
 import socket
 import stat
@@ -17,10 +18,15 @@ import anyio
 import pytest
 from hdvkit_virtiofs.fuse.answers import Attributes, Changes, Context, DirEntry
 from hdvkit_virtiofs.fuse.errors import FuseError
+from hdvkit_virtiofs.fuse.spec import InitFlag
 from hdvkit_virtiofs.passthrough import Passthrough, descriptors, making
 from hdvkit_virtiofs.passthrough.files import IOV_MAX, File
 from hdvkit_virtiofs.passthrough.inodes import Inode
 from hdvkit_virtiofs.passthrough.open_files import INLINE_WRITE
+
+import hdvkit
+from hdvkit.testing.fuse_client import FuseClient
+from hdvkit.testing.guest import Guest
 
 ME = Context(uid=os.getuid(), gid=os.getgid())
 IS_ROOT = os.geteuid() == 0
@@ -235,13 +241,13 @@ async def test_a_full_share_says_so_and_nobody_else_notices(folder: Path) -> Non
     for number in range(20):
         (folder / f"{number}").touch()
     share = Passthrough(folder, max_descriptors=10)
-    nodes = []
+    nodes = [await find(share, f"{number}") for number in range(20)]
+    assert share.live_descriptors <= 10
+    opened = []
     with refused(errno.ENFILE):
-        for number in range(20):
-            nodes.append(await find(share, f"{number}"))
+        for node in nodes:
+            opened.append((node, (await share.open(node, os.O_RDONLY, ME)).handle))
     assert share.live_descriptors == 10
-    with refused(errno.ENFILE):
-        await share.open(nodes[0], os.O_RDONLY, ME)
     for attempt in (
         share.mkdir(share.root, b"new", 0o700, ME),
         share.mknod(share.root, b"new", 0o600, 0, ME),
@@ -253,8 +259,8 @@ async def test_a_full_share_says_so_and_nobody_else_notices(folder: Path) -> Non
     assert not (folder / "new").exists()
     assert await find(share, "0") is nodes[0]
     assert (await share.setattr(nodes[0], Changes(size=5), None, ME)).size == 5
-    share.forget(nodes.pop())
-    await find(share, "19")
+    await share.release(*opened.pop())
+    await share.open(nodes[19], os.O_RDONLY, ME)
     await share.aclose()
 
 
@@ -439,13 +445,14 @@ async def test_nothing_is_left_of_what_fails_half_way(
     def over_quota(*_: object) -> None:
         raise OSError(errno.EDQUOT, "over quota")
 
-    monkeypatch.setattr(making, "_give_to_caller", over_quota)
+    monkeypatch.setattr(making.Maker, "_finish", over_quota)
     held = share.live_descriptors
     for attempt in (
         share.mkdir(share.root, b"new", 0o700, ME),
         share.mknod(share.root, b"new", 0o600, 0, ME),
         share.symlink(share.root, b"new", b"target", ME),
         share.create(share.root, b"new", 0o600, os.O_RDWR, ME),
+        share.tmpfile(share.root, 0o600, os.O_RDWR, ME),
     ):
         with refused(errno.EDQUOT):
             await attempt
@@ -454,8 +461,7 @@ async def test_nothing_is_left_of_what_fails_half_way(
     assert share.live_descriptors == held
 
 
-@as_root
-async def test_what_another_process_puts_in_place_keeps_its_owner(
+async def test_what_another_process_puts_in_place_is_left_as_it_is(
     folder: Path, share: Passthrough, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def swapped_for_a_file(name: bytes, mode: int, *, dir_fd: int) -> None:
@@ -466,11 +472,15 @@ async def test_what_another_process_puts_in_place_keeps_its_owner(
 
     monkeypatch.setattr(os, "mknod", swapped_for_a_file)
     monkeypatch.setattr(os, "mkdir", swapped_for_a_link)
-    await share.mknod(share.root, b"new", stat.S_IFREG | 0o777, 0, Context(1001, 1002))
-    await share.mkdir(share.root, b"sub", 0o777, Context(1001, 1002))
-    for path in (folder / "file", folder / "sub", folder.parent / "secret"):
-        assert path.lstat().st_uid == 0
-    assert (folder / "file").stat().st_mode & 0o777 != 0o777
+    (folder / "file").chmod(0o600)
+    (folder.parent / "secret").chmod(0o600)
+    labelled = ME._replace(security=((b"user.label", b"label"),))
+    node = await share.mknod(share.root, b"new", stat.S_IFREG | 0o777, 0, labelled)
+    link = await share.mkdir(share.root, b"sub", 0o777, labelled)
+    assert (stat.S_IMODE(node.attributes.mode), stat.S_IFMT(link.attributes.mode)) == (0o600, stat.S_IFLNK)
+    for path in (folder / "file", folder.parent / "secret"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert not os.listxattr(path)
 
 
 async def test_create_gives_up_on_a_name_that_comes_and_goes(
@@ -479,7 +489,7 @@ async def test_create_gives_up_on_a_name_that_comes_and_goes(
     def taken(*_: object) -> None:
         raise FileExistsError(errno.EEXIST, "file exists")
 
-    monkeypatch.setattr(making, "make_open_file", taken)
+    monkeypatch.setattr(making.Maker, "open_file", taken)
     with refused(errno.EBUSY):
         await made(share, "new")
 
@@ -496,6 +506,38 @@ async def test_create(folder: Path, share: Passthrough) -> None:
     assert (folder / "new").stat().st_size == 0
     with refused(errno.EISDIR):
         await share.create(share.root, b"dir", 0o600, os.O_RDWR, ME)
+
+
+async def test_a_file_without_a_name_may_get_one(folder: Path, share: Passthrough) -> None:
+    before = sorted(folder.iterdir())
+    entry, opened_ = await share.tmpfile(share.root, 0o640, os.O_RDWR, ME)
+    assert sorted(folder.iterdir()) == before
+    assert (entry.attributes.nlink, stat.S_IMODE(entry.attributes.mode)) == (0, 0o640)
+    await write(share, entry.node, opened_.handle, 0, b"new")
+    named = await share.link(entry.node, await find(share, "dir"), b"named", ME)
+    assert named.node is entry.node
+    assert named.attributes == expected(folder / "dir" / "named")
+    assert (folder / "dir" / "named").read_bytes() == b"new"
+    with refused(errno.EINVAL):
+        await share.tmpfile(share.root, 0o640, os.O_RDONLY, ME)
+    with refused(errno.ENOTDIR):
+        await share.tmpfile(entry.node, 0o640, os.O_RDWR, ME)
+
+
+async def test_a_file_that_shall_never_have_a_name(folder: Path, share: Passthrough) -> None:
+    entry, opened_ = await share.tmpfile(share.root, 0o600, os.O_RDWR | os.O_EXCL, ME)
+    await write(share, entry.node, opened_.handle, 0, b"gone")
+    with refused(errno.ENOENT):
+        await share.link(entry.node, share.root, b"named", ME)
+    assert await read(share, entry.node, opened_.handle) == b"gone"
+
+
+@as_root
+async def test_where_the_host_makes_no_files_without_a_name() -> None:
+    share = Passthrough("/proc")
+    with refused(errno.EOPNOTSUPP):
+        await share.tmpfile(share.root, 0o600, os.O_RDWR, ME)
+    await share.aclose()
 
 
 async def test_unlink_and_rmdir(folder: Path, share: Passthrough) -> None:
@@ -535,9 +577,24 @@ async def test_rename_flags(folder: Path, share: Passthrough) -> None:
     await share.rename(share.root, b"file", directory, b"third", NOREPLACE, ME)
     await share.rename(directory, b"third", directory, b"inner", 0, ME)
     assert (folder / "dir" / "inner").read_bytes() == b"inner"
-    for flags in (WHITEOUT, 1 << 31, NOREPLACE | EXCHANGE):
+    for flags in (1 << 31, NOREPLACE | EXCHANGE, EXCHANGE | WHITEOUT):
         with refused(errno.EINVAL):
             await share.rename(directory, b"inner", share.root, b"file", flags, ME)
+
+
+async def test_rename_leaves_a_whiteout(folder: Path, share: Passthrough) -> None:
+    directory = await find(share, "dir")
+    try:
+        await share.rename(share.root, b"file", directory, b"moved", WHITEOUT, ME)
+    except FuseError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        pytest.skip("this file system knows no whiteouts")
+    assert (folder / "dir" / "moved").read_bytes() == b"content"
+    entry = await share.lookup(share.root, b"file", ME)
+    assert (stat.S_ISCHR(entry.attributes.mode), entry.attributes.rdev) == (True, 0)
+    with refused(errno.ENXIO):
+        await share.open(entry.node, os.O_RDONLY, ME)
 
 
 async def test_hard_links(folder: Path, share: Passthrough) -> None:
@@ -639,6 +696,75 @@ async def test_two_writers_append(folder: Path, share: Passthrough) -> None:
     assert (folder / "file").read_bytes() == b"content-one-two-host-three"
 
 
+@pytest.mark.parametrize("size", [4096, INLINE_WRITE + 4096])
+@pytest.mark.parametrize("flags", [0, os.O_SYNC])
+async def test_pages_of_an_appender_have_their_place(folder: Path, share: Passthrough, flags: int, size: int) -> None:
+    node, file = await made(share, "both", os.O_RDWR | os.O_APPEND | flags)
+    page, more = os.urandom(size), os.urandom(size)
+    await write(share, node, file, 0, bytes(size + 100))
+    assert await share.write_from(node, file, 0, [memoryview(page)], ME._replace(in_place=True)) == size
+    assert await share.write_from(node, file, 0, [memoryview(more)], ME) == size
+    assert (folder / "both").read_bytes() == page + bytes(100) + more
+
+
+CACHE, APPEND, APPENDING = 1, os.O_APPEND, os.O_RDWR | os.O_APPEND
+
+
+@pytest.mark.parametrize(
+    ("opened_with", "write_flags", "flags", "expected"),
+    [
+        (APPENDING, 0, APPENDING, b"contentNEW"),
+        (APPENDING, CACHE, 0, b"cNEWent"),
+        (APPENDING, CACHE, APPENDING, b"cNEWent"),
+        (APPENDING, 0, os.O_RDWR, b"cNEWent"),  # F_SETFL took it off
+        (os.O_RDWR, 0, os.O_RDWR, b"cNEWent"),
+        (os.O_RDWR, CACHE, 0, b"cNEWent"),
+    ],
+    ids=["append", "page of an appender", "page that says so", "appends no more", "write", "page"],
+)
+async def test_where_a_write_of_a_guest_goes(
+    folder: Path, opened_with: int, write_flags: int, flags: int, expected: bytes
+) -> None:
+    async with hdvkit.open_host("sim") as host:
+        share = await host.add("virtiofs", source=folder, tag="t")
+        async with Guest.of(host).drive(share) as driver:
+            hiprio, *requests = driver.queues
+            client = FuseClient(requests, hiprio)
+            await client.init()
+            nodeid = (await client.lookup(1, "file")).nodeid
+            fh = (await client.open(nodeid, opened_with)).fh
+            assert await client.write(nodeid, fh, 1, b"NEW", flags=flags, write_flags=write_flags) == 3
+    assert (folder / "file").read_bytes() == expected
+
+
+@as_root
+async def test_a_file_that_may_only_grow_is_appended_to(folder: Path, share: Passthrough) -> None:
+    with only_growing(folder / "file"):
+        with refused(errno.EPERM):
+            await opened(share, "file", os.O_WRONLY)
+        node, file = await opened(share, "file", os.O_WRONLY | os.O_APPEND)
+        await write(share, node, file, 0, b"-more")
+    assert (folder / "file").read_bytes() == b"content-more"
+
+
+@contextlib.contextmanager
+def only_growing(path: Path) -> Iterator[None]:
+    """Let a file be appended to and nothing else: ``chattr +a``."""
+    get_flags, set_flags, append_only = 0x8008_6601, 0x4008_6602, 0x20
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        (flags,) = struct.unpack("<I", fcntl.ioctl(descriptor, get_flags, bytes(4)))
+        fcntl.ioctl(descriptor, set_flags, struct.pack("<I", flags | append_only))
+    except OSError as error:
+        os.close(descriptor)
+        pytest.skip(f"this file system has no append-only files: {error}")
+    try:
+        yield
+    finally:
+        fcntl.ioctl(descriptor, set_flags, struct.pack("<I", flags))
+        os.close(descriptor)
+
+
 async def test_a_guest_with_a_writeback_cache_writes_pages(folder: Path) -> None:
     share = Passthrough(folder, writeback=True)
     node, file = await opened(share, "file", os.O_WRONLY | os.O_APPEND)
@@ -693,7 +819,47 @@ async def test_statfs(folder: Path, share: Passthrough) -> None:
     assert (told.files, told.namelen) == (host.f_files, host.f_namemax)
 
 
+async def test_syncfs(folder: Path, share: Passthrough) -> None:
+    held = share.live_descriptors
+    for path in (".", "dir"):
+        await share.syncfs(share.root if path == "." else await find(share, path), ME)
+    with refused(errno.ENOTDIR):
+        await share.syncfs(await find(share, "file"), ME)
+    assert share.live_descriptors == held + 2
+    await share.aclose()
+    with refused(errno.EBADF):
+        await share.syncfs(share.root, ME)
+
+
+@pytest.mark.parametrize(
+    ("posix_acl", "security_ctx", "flags"),
+    [(False, False, InitFlag(0)), (True, False, InitFlag.POSIX_ACL), (False, True, InitFlag.SECURITY_CTX)],
+)
+async def test_what_the_session_should_negotiate(
+    folder: Path, posix_acl: bool, security_ctx: bool, flags: InitFlag
+) -> None:
+    share = Passthrough(folder, posix_acl=posix_acl, security_ctx=security_ctx)
+    always = InitFlag.HANDLE_KILLPRIV_V2 | InitFlag.CREATE_SUPP_GROUP
+    assert share.init_flags & (always | InitFlag.POSIX_ACL | InitFlag.SECURITY_CTX) == always | flags
+    await share.aclose()
+
+
 # Directories
+
+
+async def test_other_file_systems_below_are_announced() -> None:
+    share, silent = Passthrough("/"), Passthrough("/", announce_submounts=False)
+    told, here = {}, Path("/").stat().st_dev
+    for path in Path("/").iterdir():
+        entry = await share.lookup(share.root, os.fsencode(path.name), ME)
+        told[path.name] = entry.attributes.submount
+        assert told[path.name] == (path.lstat().st_dev != here and stat.S_ISDIR(path.lstat().st_mode))
+        assert not (await silent.lookup(silent.root, os.fsencode(path.name), ME)).attributes.submount
+    assert told["proc"]
+    assert not (await share.lookup(await find(share, "proc"), b"sys", ME)).attributes.submount
+    assert not (await share.getattr(share.root, None, ME)).submount
+    await share.aclose()
+    await silent.aclose()
 
 
 async def listed(share: Passthrough, node: Inode, handle: File, offset: int = 0) -> list[DirEntry]:

@@ -124,13 +124,19 @@ async def test_shares_draw_on_the_descriptors_of_one_process(tmp_path: Path, mon
     for number in range(20):
         (tmp_path / str(number)).touch()
     one, other = Passthrough(tmp_path, max_descriptors=1000), Passthrough(tmp_path, max_descriptors=1000)
-    found = [await one.lookup(one.root, b"%d" % number, CONTEXT) for number in range(9)]
-    await other.lookup(other.root, b"0", CONTEXT)
+    nodes = [(share, (await share.lookup(share.root, b"0", CONTEXT)).node) for share in (one, other)]
+    first = await one.open(nodes[0][1], os.O_RDONLY, CONTEXT)
+
+    async def open_more() -> None:
+        for turn in range(20):
+            share, node = nodes[turn % 2]
+            await share.open(node, os.O_RDONLY, CONTEXT)
+
     with pytest.raises(FuseError) as refused:
-        await other.lookup(other.root, b"1", CONTEXT)
+        await open_more()
     assert refused.value.errno == errno.ENFILE
-    one.forget(found[0].node)
-    await other.lookup(other.root, b"1", CONTEXT)
+    await one.release(nodes[0][1], first.handle)
+    await other.open(nodes[1][1], os.O_RDONLY, CONTEXT)
     await one.aclose()
     await other.aclose()
     assert Descriptors.everywhere == Descriptors.everywhere_before  # type: ignore[attr-defined]  # put there above

@@ -84,6 +84,28 @@ async def test_a_line_is_sent_when_the_guest_has_taken_the_one_before(agent: Age
     assert wire.sent == [request("1", "one"), request("2", "two")]
 
 
+async def test_a_reply_says_that_its_line_was_taken(agent: Agent, wire: Wire):
+    agent.data_received(BOOT)
+    first, second = agent.start("first"), agent.start("second")
+    agent.data_received(reply(int(first.id)))  # the "!" before it was lost
+    await first.reply
+    assert wire.sent[-1].split()[0] == second.id.encode()
+
+
+async def test_a_guest_that_does_not_say_that_it_took_a_line_is_asked(
+    agent: Agent, wire: Wire, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("hdvkit_vm.agent.NUDGE", 0.01)
+    agent.data_received(BOOT)
+    agent.start("first")
+    second = agent.start("second")
+    async with asyncio.timeout(60):
+        while b"\n" not in wire.sent:  # noqa: ASYNC110 - time is what it waits for
+            await asyncio.sleep(0.01)
+    agent.data_received(b"!")
+    assert wire.sent[-1].split()[0] == second.id.encode()
+
+
 async def test_a_boot_fails_what_was_running(agent: Agent, wire: Wire):
     agent.data_received(BOOT)
     running = agent.start("sleep 1000")

@@ -18,9 +18,11 @@ from hdvkit_virtiofs.fuse import (
 from hdvkit_virtiofs.memory import MemoryFileSystem
 from hdvkit_virtiofs.operations import Operations
 from hdvkit_virtiofs.passthrough import Passthrough
+from hdvkit_virtiofs.policy import Authorize, Operation
 
 __all__ = [
     "Attributes",
+    "Authorize",
     "Cache",
     "Changes",
     "Context",
@@ -31,6 +33,7 @@ __all__ = [
     "InitFlag",
     "MemoryFileSystem",
     "Opened",
+    "Operation",
     "Operations",
     "Passthrough",
     "StatFs",

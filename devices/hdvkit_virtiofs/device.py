@@ -10,31 +10,18 @@ import attrs
 import hdvkit
 from hdvkit import Chain, Queue, UsageError, VirtioDevice
 from hdvkit.virtio import DeviceType
+from hdvkit_virtiofs import flags
 from hdvkit_virtiofs.cache import RULES, Cache
 from hdvkit_virtiofs.fuse import BrokenRequest, Session, decode_header, replies, takes_reply
-from hdvkit_virtiofs.fuse.spec import MAX_MAX_WRITE, MIN_MAX_WRITE, InitFlag
+from hdvkit_virtiofs.fuse.spec import MAX_MAX_WRITE, MIN_MAX_WRITE
 from hdvkit_virtiofs.handlers import HANDLERS
 from hdvkit_virtiofs.operations import Operations
 from hdvkit_virtiofs.passthrough import Passthrough
-from hdvkit_virtiofs.policy import Policy
+from hdvkit_virtiofs.policy import Authorize, Policy, Rules, innermost
 from hdvkit_virtiofs.server import Server, Times
 
 TAG_SIZE = 36
 MAX_REQUEST_QUEUES = 16
-
-WANTED = (
-    InitFlag.ASYNC_READ
-    | InitFlag.ATOMIC_O_TRUNC
-    | InitFlag.BIG_WRITES
-    | InitFlag.AUTO_INVAL_DATA
-    | InitFlag.DO_READDIRPLUS
-    | InitFlag.READDIRPLUS_AUTO
-    | InitFlag.ASYNC_DIO
-    | InitFlag.PARALLEL_DIROPS
-    | InitFlag.MAX_PAGES
-    | InitFlag.DIRECT_IO_ALLOW_MMAP
-)
-"""What the server has a use for, out of what a guest offers at INIT."""
 
 
 def _source(value: "str | Path | Operations[Any, Any]") -> "Path | Operations[Any, Any]":
@@ -43,9 +30,9 @@ def _source(value: "str | Path | Operations[Any, Any]") -> "Path | Operations[An
     return Path(value) if isinstance(value, str) else value
 
 
-def _share(directory: Path, read_only: bool) -> Passthrough:
+def _share(directory: Path, **options: Any) -> Passthrough:
     try:
-        return Passthrough(directory, read_only=read_only)
+        return Passthrough(directory, **options)
     except OSError as error:
         raise UsageError(f"{error.strerror}; name a directory that this user may list") from error
 
@@ -76,6 +63,22 @@ class VirtioFs(VirtioDevice):
         queues: Request queues; a Linux guest since 6.11 uses one for each of its processors.
         queue_size: Places in each queue. Linux sends at most so many pages less four in a request.
         max_write: The longest write in bytes.
+        writeback: Let the guest collect writes and send them later. Faster; not for files that the host changes too.
+        locks: Locks of the guest hold against host processes and other guests. Without, they hold in this guest only.
+        xattr: Offer extended attributes.
+        xattr_rules: Which ones, as ``action:prefix``, the first that fits: ``ok``, ``bad`` or ``unsupported``, or
+            ``prefix:PREFIX:STORED``. By default those that begin with ``user.``; with ``posix_acl`` those too.
+        posix_acl: Offer access control lists, which the guest's kernel enforces.
+        announce_submounts: Show other file systems of the host below the directory as mounts of their own.
+        translate_uid, translate_gid: Users and groups between guest and host, as ``map:GUEST:HOST:COUNT`` and the
+            other verbs of :class:`.policy.Identity`.
+        squash: ``UID:GID`` of the host user that every guest process acts as; files are shown as root's.
+        deny, allow: Patterns of paths that do not exist for the guest, or that alone do.
+        timeouts: ``PATTERN=SECONDS`` for names and attributes of some paths, instead of what ``cache`` says.
+        quota_bytes, quota_inodes: What this guest may add to the share; more is EDQUOT.
+        max_inode_descriptors: So many files the guest knows are held open at the same time; others are opened again
+            when they are needed.
+        authorize: A coroutine function that is asked before every operation, see :class:`.policy.Operation`.
         request_timeout: Seconds after which a guest takes the share for dead when a request is not answered: waiting
             processes get errors then, and the share has to be mounted again. Linux since 6.14, every 15 s; older
             guests wait for ever. 0 is for ever.
@@ -101,19 +104,54 @@ class VirtioFs(VirtioDevice):
     request_timeout: int = attrs.field(
         default=0, validator=attrs.validators.and_(attrs.validators.ge(0), attrs.validators.le(0xFFFF))
     )
+    writeback: bool = False
+    locks: bool = True
+    xattr: bool = True
+    xattr_rules: tuple[str, ...] = ()
+    posix_acl: bool = False
+    announce_submounts: bool = True
+    translate_uid: tuple[str, ...] = ()
+    translate_gid: tuple[str, ...] = ()
+    squash: str | None = None
+    deny: tuple[str, ...] = ()
+    allow: tuple[str, ...] = ()
+    timeouts: tuple[str, ...] = ()
+    quota_bytes: int | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.ge(0)))
+    quota_inodes: int | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.ge(0)))
+    max_inode_descriptors: int = attrs.field(default=1024, validator=attrs.validators.ge(64))
+    authorize: Authorize | None = None
     server: Server[Any, Any] = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         """Open the source, so that a missing directory is the adder's error and not the guest's."""
-        operations = self.source if isinstance(self.source, Operations) else _share(self.source, self.read_only)
+        operations = self._rules().around(self._file_system(), lambda reason: self.warn(reason))
         rules = RULES[self.cache]
         times = Times(
             entry=rules.timeout if self.entry_timeout is None else self.entry_timeout,
             attr=rules.timeout if self.attr_timeout is None else self.attr_timeout,
             open_flags=rules.open_flags,
         )
-        session = Session(WANTED, self.max_write, self.max_write, request_timeout=self.request_timeout)
+        wanted = flags.wanted(operations.init_flags, self.cache, self.writeback)
+        session = Session(wanted, self.max_write, self.max_write, request_timeout=self.request_timeout)
         self.server = Server(operations, session, Policy(read_only=self.read_only), times, HANDLERS)
+
+    def _file_system(self) -> Operations[Any, Any]:
+        if isinstance(self.source, Operations):
+            return self.source
+        return _share(
+            self.source,
+            writeback=self.writeback,
+            read_only=self.read_only,
+            locks=self.locks,
+            posix_acl=self.posix_acl,
+            announce_submounts=self.announce_submounts,
+            max_inode_descriptors=self.max_inode_descriptors,
+        )
+
+    def _rules(self) -> Rules:
+        of_host = not isinstance(self.source, Operations) or isinstance(innermost(self.source), Passthrough)
+        options = {name: getattr(self, name) for name in attrs.fields_dict(Rules) if hasattr(self, name)}
+        return Rules(of_host=of_host, **options)
 
     @property
     def queue_names(self) -> tuple[str, ...]:

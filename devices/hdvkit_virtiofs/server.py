@@ -13,10 +13,11 @@ from typing import Any, Generic, Protocol
 import attrs
 
 from hdvkit_virtiofs import fuse
-from hdvkit_virtiofs.fuse import Context, Entry, FuseError, InHeader, NodeId, Request, Session, replies
+from hdvkit_virtiofs.fuse import Context, Entry, FuseError, InHeader, NodeId, Request, Session, extensions, replies
 from hdvkit_virtiofs.fuse.answers import Attributes, Handle, Node
+from hdvkit_virtiofs.fuse.extensions import Extensions
 from hdvkit_virtiofs.fuse.messages import BatchForget, Forget, ForgetOne, Interrupt
-from hdvkit_virtiofs.fuse.spec import ATTR_SUBMOUNT, Opcode
+from hdvkit_virtiofs.fuse.spec import ATTR_SUBMOUNT, InitFlag, Opcode
 from hdvkit_virtiofs.handles import HandleTable, OpenFile
 from hdvkit_virtiofs.nodes import NodeTable
 from hdvkit_virtiofs.operations import Operations
@@ -27,6 +28,9 @@ log = logging.getLogger("hdvkit.virtiofs")
 OUT_HEADER_SIZE = replies.HEADER_SIZE
 FORGETS_AT_ONCE = 256
 """So many nodes are forgotten before other requests go on; Linux sends fewer at a time."""
+SETGID_JUDGED = 37
+"""Linux 6.1 has this minor version. Since 6.0 it takes setgid off a mode, where it must, before it asks a FUSE server;
+older ones leave that to the server, and groups are told since 7.38."""
 
 
 class Channel(Protocol):
@@ -71,11 +75,11 @@ class Call:
 
     __slots__ = ("channel", "context", "filled", "header", "interrupted", "message", "task")
 
-    def __init__(self, header: InHeader, message: Request, channel: Channel) -> None:
+    def __init__(self, header: InHeader, message: Request, more: Extensions, channel: Channel) -> None:
         self.header = header
         self.message: Any = message  # its handler knows which message its opcode has
         self.channel = channel
-        self.context = Context(header.uid, header.gid, header.pid, getattr(message, "umask", 0))
+        self.context = Context(header.uid, header.gid, header.pid, getattr(message, "umask", 0), *more)
         self.filled = 0
         """Bytes the handler has put into the guest's memory behind the header itself."""
         self.interrupted = False
@@ -125,10 +129,12 @@ class Server(Generic[Node, Handle]):
         except fuse.BrokenRequest:
             return None
         try:
-            message = self._decode(header, channel)
+            message, more = self._decode(header, channel)
             if channel.writable_size < replies.least_size(header.opcode):
                 raise FuseError(errno.EIO)  # before anything is done that the guest would not hear of
-            call = Call(header, message, channel)
+            call = Call(header, message, more, channel)
+            if hasattr(message, "umask") and self._groups_are_untold():
+                call.context = call.context._replace(groups=None)
         except FuseError as error:
             self.refuse(header, channel, error.errno)
             return None
@@ -232,15 +238,21 @@ class Server(Generic[Node, Handle]):
 
     # Inside
 
-    def _decode(self, header: InHeader, channel: Channel) -> Request:
+    def _decode(self, header: InHeader, channel: Channel) -> tuple[Request, Extensions]:
         fuse.check_length(header, channel.readable_size)
         self.session.check(header.opcode)
-        body = channel.read(fuse.body_size(header.opcode))
+        body, more = extensions.take(header, channel.read(fuse.body_size(header.opcode)), self.session.flags)
         message = fuse.decode(header.opcode, body, minor=self.session.minor, setxattr_ext=self.session.setxattr_ext)
         if isinstance(message, fuse.messages.Write):
             fuse.check_payload(message, channel.readable_size)
         self.policy.check(header.opcode, message)
-        return message
+        return message, more
+
+    def _groups_are_untold(self) -> bool:
+        """Whether the file system heeds further groups, and the guest has judged by them but cannot tell them."""
+        flag = InitFlag.CREATE_SUPP_GROUP
+        session = self.session
+        return flag in self.operations.init_flags and flag not in session.flags and session.minor >= SETGID_JUDGED
 
     def _at_once(self, call: Call) -> bool:
         """Requests that wait for nothing and are answered by nothing, or next to it."""

@@ -7,7 +7,9 @@ view of files, with paths and reference counts, is `mount`.
 from collections.abc import Iterable
 from struct import Struct
 
+from hdvkit.testing.fuse_extensions import security_contexts, supplementary_groups
 from hdvkit.testing.fuse_files import SIZE_OUT, WORD, FuseFiles
+from hdvkit.testing.fuse_locks import FuseLocks
 from hdvkit.testing.fuse_messages import GETATTR_FH, PAGE_SIZE, ROOT_ID, STATX_ALL, Fattr, Init, Opcode, ProtocolError
 from hdvkit.testing.fuse_replies import (
     STATFS_OUT,
@@ -36,14 +38,13 @@ _MKNOD_IN = Struct("<IIII")  # mode, rdev, umask, padding
 _CREATE_IN = Struct("<IIII")  # flags, mode, umask, open_flags
 _RENAME2_IN = Struct("<QII")  # newdir, flags, padding
 _SETXATTR_EXT = Struct("<IIII")  # size, flags, setxattr_flags, padding
-_NO_SECURITY_CONTEXT = _PAIR.pack(8, 0)  # secctx_header: its size, nr_secctx
 _READAHEAD = 128 * 1024  # Linux's default
 _ENTRY, _ATTR, _MASK = 128, 104, 0xFFFF_FFFF_FFFF_FFFF
 
 Name = str | bytes
 
 
-class FuseClient(FuseFiles):
+class FuseClient(FuseFiles, FuseLocks):
     """Every request Linux sends to a virtio-fs device; each raises what ``call`` raises.
 
     Call ``init`` first: limits and flags of later requests come from its answer.
@@ -140,9 +141,15 @@ class FuseClient(FuseFiles):
         self, parent: int, name: Name, flags: int, mode: int, *, umask: int = 0o022, open_flags: int = 0
     ) -> CreateOut:
         """CREATE and open in one; it answers a reference and a handle."""
-        body = _CREATE_IN.pack(flags, mode, umask, open_flags) + _string(name)
-        data = await self.call(Opcode.CREATE, parent, body, reply_size=_ENTRY + 16, extension=self._extension())
-        return CreateOut(_new(Opcode.CREATE, data), read_open(data, _ENTRY))
+        head = _CREATE_IN.pack(flags, mode, umask, open_flags)
+        return await self._make_open(Opcode.CREATE, parent, head + _string(name))
+
+    async def tmpfile(
+        self, parent: int, flags: int, mode: int, *, umask: int = 0o022, open_flags: int = 0
+    ) -> CreateOut:
+        """TMPFILE (7.37): CREATE without a name; Linux sends a slash in its place."""
+        head = _CREATE_IN.pack(flags, mode, umask, open_flags)
+        return await self._make_open(Opcode.TMPFILE, parent, head + _string("/"))
 
     async def link(self, nodeid: int, parent: int, name: Name) -> EntryOut:
         """LINK ``nodeid`` under a new name; the answer is one more reference to it."""
@@ -204,9 +211,16 @@ class FuseClient(FuseFiles):
         data = await self.call(opcode, parent, body, reply_size=_ENTRY, extension=self._extension())
         return _new(opcode, data)
 
+    async def _make_open(self, opcode: Opcode, parent: int, body: bytes) -> CreateOut:
+        data = await self.call(opcode, parent, body, reply_size=_ENTRY + 16, extension=self._extension())
+        return CreateOut(_new(opcode, data), read_open(data, _ENTRY))
+
     def _extension(self) -> bytes:
-        """Once SECURITY_CTX is agreed, Linux says with each new file how many contexts it has, here none."""
-        return _NO_SECURITY_CONTEXT if self.session.flags & Init.SECURITY_CTX else b""
+        """What Linux sends with each new file: contexts once agreed, even if there are none, and groups if any."""
+        flags = self.session.flags
+        contexts = security_contexts(self.security) if flags & Init.SECURITY_CTX else b""
+        groups = supplementary_groups(self.groups) if self.groups and flags & Init.CREATE_SUPP_GROUP else b""
+        return contexts + groups
 
 
 def _string(text: Name) -> bytes:

@@ -5,7 +5,15 @@ One method for an opcode, with the protocol's names and numbers. Splitting, offs
 
 from struct import Struct
 
-from hdvkit.testing.fuse_messages import FSYNC_FDATASYNC, PAGE_SIZE, WRITE_KILL_SUIDGID, Opcode, ProtocolError
+from hdvkit.testing.fuse_messages import (
+    FSYNC_FDATASYNC,
+    IOCTL_RETRY,
+    PAGE_SIZE,
+    WRITE_KILL_SUIDGID,
+    Opcode,
+    ProtocolError,
+    guest_error,
+)
 from hdvkit.testing.fuse_replies import Dirent, DirentPlus, OpenOut, read_dirents, read_dirents_plus, read_open
 from hdvkit.testing.fuse_requests import FuseRequests
 
@@ -16,6 +24,8 @@ FLUSH_IN = Struct("<QIIQ")  # fh, unused, padding, lock_owner
 FSYNC_IN = Struct("<QII")  # fh, fsync_flags, padding
 FALLOCATE_IN = Struct("<QQQII")  # fh, offset, length, mode, padding
 LSEEK_IN = Struct("<QQII")  # fh, offset, whence, padding
+IOCTL_IN = Struct("<QIIQII")  # fh, flags, cmd, arg, in_size, out_size
+IOCTL_OUT = Struct("<iIII")  # result, flags, in_iovs, out_iovs
 COPY_FILE_RANGE_IN = Struct("<7Q")  # fh_in, off_in, nodeid_out, fh_out, off_out, len, flags
 WORD = Struct("<Q")
 SIZE_OUT = Struct("<II")  # size, padding
@@ -106,6 +116,19 @@ class FuseFiles(FuseRequests):
         """COPY_FILE_RANGE_64 (7.45): the same with an answer that counts past 4 GiB."""
         body = COPY_FILE_RANGE_IN.pack(fh, offset, *out, length, flags)
         return _word(await self.call(Opcode.COPY_FILE_RANGE_64, nodeid, body, reply_size=8))
+
+    async def ioctl(
+        self, nodeid: int, fh: int, command: int, argument: bytes = b"", *, out_size: int = 0, flags: int = 0
+    ) -> bytes:
+        """IOCTL, with at most ``out_size`` bytes of answer; ``flags`` is IOCTL_DIR for a directory's handle."""
+        body = IOCTL_IN.pack(fh, flags, command, 0, len(argument), out_size) + argument
+        data = await self.call(Opcode.IOCTL, nodeid, body, reply_size=IOCTL_OUT.size, read_size=out_size)
+        result, flags, _, _ = IOCTL_OUT.unpack_from(data)
+        if flags & IOCTL_RETRY:
+            raise ProtocolError("IOCTL: the device asks for another try, which this guest never offered")
+        if result < 0:
+            raise guest_error(-result)
+        return data[IOCTL_OUT.size :]
 
     async def opendir(self, nodeid: int, flags: int = 0) -> OpenOut:
         """OPENDIR; give the handle back with ``releasedir``."""

@@ -84,9 +84,11 @@ class Init:
     """Flags of INIT; those above bit 31 travel in ``flags2``."""
 
     ASYNC_READ = 1 << 0
+    POSIX_LOCKS = 1 << 1
     ATOMIC_O_TRUNC = 1 << 3
     BIG_WRITES = 1 << 5
     DONT_MASK = 1 << 6
+    FLOCK_LOCKS = 1 << 10
     DO_READDIRPLUS = 1 << 13
     READDIRPLUS_AUTO = 1 << 14
     WRITEBACK_CACHE = 1 << 16
@@ -99,6 +101,7 @@ class Init:
     SETXATTR_EXT = 1 << 29
     INIT_EXT = 1 << 30
     SECURITY_CTX = 1 << 32
+    CREATE_SUPP_GROUP = 1 << 34
     HAS_EXPIRE_ONLY = 1 << 35
 
 
@@ -124,13 +127,19 @@ class Open:
     LARGEFILE = 0o100000
     DIRECTORY = 0o200000
     NOFOLLOW = 0o400000
+    TMPFILE = 0o20000000 | DIRECTORY
     KILL_SUIDGID = 1 << 0  # open_in.open_flags
     FOPEN_NOFLUSH = 1 << 5  # open_out.open_flags
 
 
 GETATTR_FH = 1 << 0
 WRITE_KILL_SUIDGID = 1 << 2
+RELEASE_FLOCK_UNLOCK = 1 << 1
 FSYNC_FDATASYNC = 1 << 0
+LK_FLOCK = 1 << 0
+F_RDLCK, F_WRLCK, F_UNLCK = range(3)
+LAST_BYTE = (1 << 63) - 1  # where a lock ends that covers the whole file
+IOCTL_RETRY, IOCTL_DIR = 1 << 2, 1 << 4
 RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT = 1, 2, 4
 STATX_BASIC_STATS = 0x7FF
 STATX_ALL = 0xFFF  # with the time of birth

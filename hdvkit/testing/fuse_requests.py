@@ -51,7 +51,7 @@ class Layout(TypedDict, total=False):
     variable: bool  # the fixed part may come shorter too, as in GETXATTR
     payload: bytes  # data pages after the arguments
     first_page: int  # how much of the payload is in its first page: a write need not begin at a page
-    extension: bytes  # after the arguments, a multiple of 8 bytes
+    extension: bytes  # after the arguments, a multiple of 8 bytes, told in the header unless the guest is older
     unique: int  # instead of the next one
     uid: int
     gid: int
@@ -74,7 +74,8 @@ class FuseRequests:
 
     ``requests`` are the request queues, taken in turn; ``hiprio`` carries FORGET and INTERRUPT. ``minor`` is the
     newest protocol the guest speaks, 27 to 46; ``flags`` what it offers in INIT (Linux's, cut to ``minor``, when
-    None); ``max_pages`` what a chain can carry, which is the size of the queue less 4.
+    None); ``max_pages`` what a chain can carry, which is the size of the queue less 4. With ``announces`` False
+    headers do not tell how long extensions are, as those of Linux 5.17 to 6.1.109 and 6.2.
     """
 
     def __init__(
@@ -85,17 +86,34 @@ class FuseRequests:
         minor: int = 38,
         flags: int | None = None,
         max_pages: int = LINUX_MAX_PAGES,
+        announces: bool = True,
     ) -> None:
         self._queues = [*requests] if isinstance(requests, Sequence) else [requests]
         self._hiprio = hiprio
         self.session = Session(minor, flags, max_pages)
         self.uid = self.gid = 0
         self.pid = 1
+        self.groups: tuple[int, ...] = ()
+        self.security: tuple[tuple[bytes, bytes], ...] = ()
+        self._announces = announces
 
-    def as_user(self, uid: int, gid: int, *, pid: int = 1) -> Self:
-        """Return a view of the same session whose requests carry these numbers."""
+    def as_user(
+        self,
+        uid: int,
+        gid: int,
+        *,
+        pid: int = 1,
+        groups: Sequence[int] = (),
+        security: Sequence[tuple[bytes, bytes]] = (),
+    ) -> Self:
+        """Return a view of the same session whose requests carry these numbers.
+
+        With requests that make something go, where that was agreed, further ``groups`` of the caller, and
+        ``security``: names and values of extended attributes that a new file is born with.
+        """
         view = copy(self)
         view.uid, view.gid, view.pid = uid, gid, pid
+        view.groups, view.security = tuple(groups), tuple(security)
         return view
 
     async def call(
@@ -176,7 +194,7 @@ class FuseRequests:
             self.uid if uid is None else uid,
             self.gid if gid is None else gid,
             self.pid if pid is None else pid,
-            len(extension) // 8,
+            len(extension) // 8 if self._announces else 0,
             0,
         )
         whole, rest = divmod(read_size, PAGE_SIZE)

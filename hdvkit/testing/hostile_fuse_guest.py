@@ -61,6 +61,7 @@ class HostileGuest:
         body: bytes = b"",
         *,
         length: int | None = None,
+        extlen: int = 0,
         unique: int | None = None,
         room: int = 4096,
         queue: Channel | None = None,
@@ -74,7 +75,7 @@ class HostileGuest:
         """
         unique = next(_UNIQUE) if unique is None else unique
         length = IN_HEADER.size + len(body) if length is None else length
-        header = IN_HEADER.pack(length, opcode, unique, nodeid, 0, 0, 1, 0, 0)
+        header = IN_HEADER.pack(length, opcode, unique, nodeid, 0, 0, 1, extlen, 0)
         return await self.raw(header + body, room=room, unique=unique, queue=queue)
 
     async def raw(self, data: bytes, *, room: int = 4096, unique: int = 0, queue: Channel | None = None) -> bytes:
@@ -120,8 +121,13 @@ Attack = Callable[[HostileGuest], Awaitable[object]]
 
 async def outcome(attack: Attack, guest: HostileGuest) -> int | str:
     """What the device answers to an attack: an errno, DROPPED or SERVED."""
+    return await answered(attack(guest))
+
+
+async def answered(request: Awaitable[object]) -> int | str:
+    """What the device answers to one request."""
     try:
-        await attack(guest)
+        await request
     except Dropped:
         return DROPPED
     except OSError as error:
@@ -132,12 +138,13 @@ async def outcome(attack: Attack, guest: HostileGuest) -> int | str:
 # How attacks are put together
 
 
-def request(opcode: int, nodeid: int = ROOT_ID, body: bytes = b"", *, length: int | None = None, room: int = 4096,
-            hiprio: bool = False) -> Attack:  # fmt: skip
+def request(opcode: int, nodeid: int = ROOT_ID, body: bytes = b"", *, length: int | None = None, extlen: int = 0,
+            room: int = 4096, hiprio: bool = False) -> Attack:  # fmt: skip
     """One request, the same whatever the share holds."""
 
     async def attack(guest: HostileGuest) -> None:
-        await guest.send(opcode, nodeid, body, length=length, room=room, queue=guest.hiprio if hiprio else None)
+        queue = guest.hiprio if hiprio else None
+        await guest.send(opcode, nodeid, body, length=length, extlen=extlen, room=room, queue=queue)
 
     return attack
 
@@ -194,6 +201,16 @@ def setattr_in(valid: int, *, fh: int = 0, size: int = 0, seconds: int = 0, nano
     return pack("<II3Q3Q3I5I", valid, 0, fh, size, 0, *times, mode, 0, owner, owner, 0)
 
 
+def lock_in(fh: int, kind: int = 0, start: int = 0, end: int = HIGHEST) -> bytes:
+    """lk_in."""
+    return pack("<QQQQIIII", fh, 1, start, end, kind, 1, 0, 0)
+
+
+def ioctl_in(fh: int, command: int, *, flags: int = 0, in_size: int = 0, out_size: int = 0) -> bytes:
+    """ioctl_in."""
+    return pack("<QIIQII", fh, flags, command, 0, in_size, out_size)
+
+
 def copy_in(fh: int, to_node: int, to_fh: int) -> bytes:
     """copy_file_range_in."""
     return pack("<7Q", fh, 0, to_node, to_fh, 0, 8, 0)
@@ -216,6 +233,18 @@ def names_in(name: bytes) -> Attack:
     )  # fmt: skip
 
 
+def with_extension(data: bytes) -> Attack:
+    """Every request that makes something, with bytes where extensions belong, told of in the header or not."""
+    made = {
+        Opcode.MKDIR: MODE_IN + b"new\0", Opcode.MKNOD: MKNOD_IN + b"new\0", Opcode.CREATE: CREATE_IN + b"new\0",
+        Opcode.SYMLINK: b"new\0target\0", Opcode.TMPFILE: CREATE_IN + b"/\0",
+    }  # fmt: skip
+    return alike(
+        *(request(opcode, body=body + data, extlen=extlen) for opcode, body in made.items()
+          for extlen in (0, -(-len(data) // 8), 0xFFFF))
+    )  # fmt: skip
+
+
 def by_node(nodeid: int) -> Attack:
     """Requests that need nothing but a node."""
     name = b"name\0"
@@ -226,7 +255,7 @@ def by_node(nodeid: int) -> Attack:
         request(Opcode.MKDIR, nodeid, MODE_IN + name), request(Opcode.CREATE, nodeid, CREATE_IN + name),
         request(Opcode.UNLINK, nodeid, name), request(Opcode.LINK, ROOT_ID, pack("<Q", nodeid) + name),
         request(Opcode.RENAME, ROOT_ID, pack("<Q", nodeid) + b"old\0new\0"), request(Opcode.STATFS, nodeid),
-        request(Opcode.ACCESS, nodeid, bytes(8)),
+        request(Opcode.ACCESS, nodeid, bytes(8)), request(Opcode.TMPFILE, nodeid, CREATE_IN + b"/\0"),
     )  # fmt: skip
 
 
@@ -241,6 +270,8 @@ def by_handle(nodeid: int, fh: int) -> Attack:
         request(Opcode.GETATTR, nodeid, pack("<IIQ", GETATTR_FH, 0, fh)),
         request(Opcode.SETATTR, nodeid, setattr_in(Fattr.FH | Fattr.SIZE, fh=fh)),
         request(Opcode.COPY_FILE_RANGE, nodeid, copy_in(fh, nodeid, fh)),
+        *(request(opcode, nodeid, lock_in(fh)) for opcode in (Opcode.GETLK, Opcode.SETLK, Opcode.SETLKW)),
+        request(Opcode.IOCTL, nodeid, ioctl_in(fh, 0x5401)),
     )  # fmt: skip
 
 

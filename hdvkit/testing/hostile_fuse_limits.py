@@ -6,17 +6,34 @@ matter here; the answers stand in the table.
 
 import stat
 from collections.abc import Callable
-from errno import EIO
+from errno import EAGAIN, EINTR, EIO, ENFILE, ENOLCK, ENOSYS
 from struct import pack
 
-from hdvkit.testing.fuse_messages import OUT_HEADER, ROOT_ID, Init, Opcode, Open
+from hdvkit.testing.fuse_messages import F_UNLCK, F_WRLCK, OUT_HEADER, ROOT_ID, Init, Opcode, Open
 from hdvkit.testing.fuse_replies import read_init
-from hdvkit.testing.hostile_fuse_guest import HIGHEST, MOST32, MOST64, Attack, HostileGuest, io, must, outcome, request
+from hdvkit.testing.hostile_fuse_guest import (
+    HIGHEST,
+    MOST32,
+    MOST64,
+    SERVED,
+    Attack,
+    HostileGuest,
+    alike,
+    answered,
+    io,
+    ioctl_in,
+    lock_in,
+    must,
+    outcome,
+    request,
+)
 
 STORM = 600  # nodes or handles one attack takes without giving any back
 DEPTH = 200
 ALL_FLAGS = MOST64
+WAITERS = 200  # as many locks as one attack waits for; a ring has room for more
 _DAX = 1 << 26 | 1 << 33  # FUSE_MAP_ALIGNMENT, FUSE_HAS_INODE_DAX
+_FOREIGN = 1 << 4 | 1 << 37 | 1 << 41  # FUSE_EXPORT_SUPPORT, FUSE_PASSTHROUGH, FUSE_OVER_IO_URING
 
 # INIT
 
@@ -31,7 +48,7 @@ async def answers_major_7(guest: HostileGuest) -> None:
 async def offers_everything(guest: HostileGuest) -> None:
     """Offers every flag there is and 4 GiB of read-ahead."""
     answer = read_init(await guest.init(readahead=MOST32, flags=ALL_FLAGS))
-    never = _DAX | Init.HANDLE_KILLPRIV_V2 | Init.POSIX_ACL | Init.SUBMOUNTS | Init.SECURITY_CTX
+    never = _DAX | _FOREIGN | Init.WRITEBACK_CACHE
     must(not answer.flags & never, f"the device takes flags {answer.flags & never:#x}, which it has no use for")
     must(answer.max_readahead <= 1 << 20, f"max_readahead is {answer.max_readahead}")
     must(not answer.map_alignment, f"map_alignment is {answer.map_alignment}")
@@ -41,13 +58,13 @@ async def offers_everything(guest: HostileGuest) -> None:
 
 
 async def lookup_storm(guest: HostileGuest) -> None:
-    """Looks up name after name and gives no node back."""
+    """Looks up name after name and gives no node back; a host that pays for each with a descriptor has an end."""
     names = [b"storm-%d" % number for number in range(STORM)]
     for name in names:
         entry = await guest.client.mknod(ROOT_ID, name, stat.S_IFREG | 0o644)
         await guest.client.forget(entry.nodeid)
-    for name in names:
-        await guest.client.lookup(ROOT_ID, name)
+    answers = {await answered(guest.client.lookup(ROOT_ID, name)) for name in names}
+    must(answers <= {SERVED, ENFILE}, f"the lookups are answered {answers}")
 
 
 async def open_storm(guest: HostileGuest) -> None:
@@ -55,6 +72,34 @@ async def open_storm(guest: HostileGuest) -> None:
     entry, _ = await guest.file()
     for _ in range(STORM):
         await guest.client.open(entry.nodeid, Open.RDONLY)
+
+
+async def lock_flood(guest: HostileGuest) -> None:
+    """Waits for a lock 200 times at once, and interrupts all; nothing to see where no locks are kept."""
+    entry, opened = await guest.file()
+    client, node, fh = guest.client, entry.nodeid, opened.fh
+    if await answered(client.setlk(node, fh, 1, F_WRLCK)) == ENOSYS:
+        return
+    waiting = [client.start_setlkw(node, fh, owner, F_WRLCK) for owner in range(2, WAITERS)]
+    await client.getattr(node)
+    for unique, _ in waiting:
+        await client.interrupt(unique)
+    for _, task in waiting:
+        answer = await answered(task)
+        must(answer in (EINTR, EAGAIN, ENOLCK), f"a lock that is not free, interrupted, is answered {answer}")
+    await client.setlk(node, fh, 1, F_UNLCK)
+
+
+async def lock_storm(guest: HostileGuest) -> None:
+    """Locks every second byte of a file, each for another owner, until there are hundreds; then closes it."""
+    entry, opened = await guest.file()
+    client, node, fh = guest.client, entry.nodeid, opened.fh
+    for number in range(STORM):
+        answer = await answered(client.setlk(node, fh, number, F_WRLCK, 2 * number, 2 * number))
+        must(answer in (SERVED, ENOLCK, ENOSYS), f"lock {number} is answered {answer}")
+        if answer != SERVED:
+            break
+    await client.release(node, fh)
 
 
 async def nest(guest: HostileGuest) -> None:
@@ -144,6 +189,17 @@ def set_attributes(body: bytes, *, directory: bool = False) -> Attack:
         await guest.send(Opcode.SETATTR, entry.nodeid, body)
 
     return attack
+
+
+def control(command: int, more: bytes = b"", *, directory: bool = False, **fields: int) -> Attack:
+    """Sends any device control on a file or directory, with ``more`` as its argument."""
+    return on_file(Opcode.IOCTL, lambda fh: ioctl_in(fh, command, **fields) + more, directory=directory)
+
+
+def locking(kind: int, start: int, end: int) -> Attack:
+    """Asks for any lock, takes it and waits for it."""
+    return alike(*(on_file(opcode, lambda fh: lock_in(fh, kind, start, end))
+                   for opcode in (Opcode.GETLK, Opcode.SETLK, Opcode.SETLKW)))  # fmt: skip
 
 
 # Offsets of directories

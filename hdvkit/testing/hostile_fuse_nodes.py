@@ -5,9 +5,10 @@ a guest takes is not the matter here, nor are read-only shares; the answers stan
 """
 
 import stat
+from errno import ENXIO
 from struct import pack
 
-from hdvkit.testing.fuse_messages import ROOT_ID, Fattr, Opcode, Open
+from hdvkit.testing.fuse_messages import ROOT_ID, Fattr, Init, Opcode, Open
 from hdvkit.testing.hostile_fuse_guest import (
     CREATE_IN,
     MODE_IN,
@@ -21,6 +22,7 @@ from hdvkit.testing.hostile_fuse_guest import (
     copy_in,
     io,
     must,
+    outcome,
     request,
     setattr_in,
 )
@@ -106,9 +108,33 @@ def open_special(kind: int) -> Attack:
 
 
 async def whiteout(guest: HostileGuest) -> None:
-    """Moves a file and asks for a device node in its place."""
+    """Moves a file and asks for a device node in its place, whose number is that of none."""
     await guest.file()
     await guest.client.rename2(ROOT_ID, b"hostile", ROOT_ID, b"elsewhere", 4)
+    entry = await guest.client.lookup(ROOT_ID, b"hostile")
+    kind = stat.S_IFMT(entry.attr.mode), entry.attr.rdev
+    must(kind == (stat.S_IFCHR, 0), f"the whiteout is {kind}")
+    answer = await outcome(request(Opcode.OPEN, entry.nodeid, bytes(8)), guest)
+    must(answer == ENXIO, f"the whiteout is opened: {answer}")
+
+
+def set_attribute(name: bytes) -> Attack:
+    """Sets an extended attribute of the root, by arguments of the agreed length."""
+
+    async def attack(guest: HostileGuest) -> None:
+        await guest.client.setxattr(ROOT_ID, name, b"\1\0\0\2")
+
+    return attack
+
+
+async def keeps_its_word(guest: HostileGuest) -> None:
+    """Writes to a set-user-id file; a device that has promised to take the bits away must do it."""
+    entry, opened = await guest.file()
+    await guest.client.setattr(entry.nodeid, mode=0o6755)
+    promised = guest.client.session.flags & Init.HANDLE_KILLPRIV_V2
+    await guest.client.write(entry.nodeid, opened.fh, 0, b"new", kill_suidgid=bool(promised))
+    mode = (await guest.client.getattr(entry.nodeid)).attr.mode
+    must(not promised or not mode & 0o6000, f"after a write the mode is still {mode:o}")
 
 
 async def revive(guest: HostileGuest) -> None:

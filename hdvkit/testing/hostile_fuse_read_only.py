@@ -46,6 +46,11 @@ async def _ro_write(guest: HostileGuest) -> None:
     )(guest)
 
 
+async def _ro_setxattr(guest: HostileGuest) -> None:
+    entry = await guest.client.lookup(ROOT_ID, b"file")
+    await guest.client.setxattr(entry.nodeid, b"user.name", b"v")
+
+
 async def _ro_link(guest: HostileGuest) -> None:
     entry = await guest.client.lookup(ROOT_ID, b"file")
     await guest.send(Opcode.LINK, ROOT_ID, pack("<Q", entry.nodeid) + b"new\0")
@@ -77,7 +82,7 @@ READ_ONLY: Final[Mapping[str, Attack]] = {
     "create": request(Opcode.CREATE, body=CREATE_IN + b"new\0"),
     "create-existing": request(Opcode.CREATE, body=pack("<IIII", Open.CREAT, 0o644, 0, 0) + b"file\0"),
     "tmpfile": request(Opcode.TMPFILE, body=CREATE_IN + b"/\0"),
-    "setxattr": _ro(Opcode.SETXATTR, pack("<II", 1, 0) + b"user.name\0v"),
+    "setxattr": _ro_setxattr,
     "removexattr": _ro(Opcode.REMOVEXATTR, b"user.name\0"),
     "by-reader": _ro_write,
     "ioctl": _ro(Opcode.IOCTL, _CHATTR),

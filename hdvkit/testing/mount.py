@@ -122,6 +122,27 @@ class GuestMount(MountNames, MountAttributes):
             size = 0 if flags & Open.TRUNC else entry.attr.size
             return GuestFile(self._client, self._state, entry.nodeid, opened, path=path, flags=flags, size=size)
 
+    async def tmpfile(self, directory: Path = ".", *, permissions: int = 0o600) -> GuestFile:
+        """Make a file without a name in ``directory``, open to read and write; EOPNOTSUPP where the device cannot."""
+        flags = Open.RDWR | Open.TMPFILE | Open.LARGEFILE
+        client, umask = self._client, self._state.umask
+        with self._walk(directory) as walk:
+            parent = (await walk.node()).nodeid
+            mode = stat.S_IFREG | self._masked(permissions)
+            made = await self._state.optional(
+                Opcode.TMPFILE, lambda: client.tmpfile(parent, flags, mode, umask=umask), None
+            )
+            if made is None:
+                raise failure(errno.EOPNOTSUPP)
+            entry = walk.hold(made.entry)
+            return GuestFile(client, self._state, entry.nodeid, made.open, path=directory, flags=flags, size=0)
+
+    async def link_file(self, file: GuestFile, path: Path) -> None:
+        """Give an open file a name, as linkat(2) does with AT_EMPTY_PATH."""
+        with self._walk(path) as walk:
+            parent, name = await walk.vacant()
+            walk.hold(await self._client.link(file.nodeid, parent, name))
+
     async def read_bytes(self, path: Path) -> bytes:
         """Read a whole file."""
         async with await self.open(path) as file:

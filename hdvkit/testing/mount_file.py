@@ -10,7 +10,18 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from hdvkit.testing.fuse_client import FuseClient
-from hdvkit.testing.fuse_messages import PAGE_SIZE, Fattr, Opcode, Open
+from hdvkit.testing.fuse_locks import LkOut
+from hdvkit.testing.fuse_messages import (
+    F_UNLCK,
+    F_WRLCK,
+    LAST_BYTE,
+    PAGE_SIZE,
+    RELEASE_FLOCK_UNLOCK,
+    Fattr,
+    Init,
+    Opcode,
+    Open,
+)
 from hdvkit.testing.fuse_replies import OpenOut
 from hdvkit.testing.mount_state import MountState, Stat, failure
 from hdvkit.testing.mount_walk import Path, kills_suidgid
@@ -57,6 +68,7 @@ class GuestFile:
         self._size = size
         self._offset = 0
         self._owner = id(self)  # tells the opens of one file apart, as the kernel's hash does
+        self._flock = False
         state.nodes.pin(nodeid)
 
     async def __aenter__(self) -> Self:
@@ -149,6 +161,30 @@ class GuestFile:
             state.optional(Opcode.FSYNC, lambda: client.fsync(self.nodeid, self.fh, datasync=datasync), None)
         )
 
+    async def lock(
+        self, kind: int = F_WRLCK, *, start: int = 0, length: int = 0, wait: bool = False, owner: int | None = None
+    ) -> None:
+        """Take a lock of fcntl(2) on a range, to the end when ``length`` is 0; F_UNLCK gives it up.
+
+        ``owner`` is the process; each open file is one of its own. BlockingIOError when another lock is in the way.
+        """
+        self._locks(Init.POSIX_LOCKS)
+        end = start + length - 1 if length else LAST_BYTE
+        owner = self._owner if owner is None else owner
+        await self._named(self._client.setlk(self.nodeid, self.fh, owner, kind, start, end, wait=wait))
+
+    async def locked(self, kind: int = F_WRLCK, *, start: int = 0, length: int = 0) -> LkOut | None:
+        """The lock of fcntl(2) that is in the way of such a lock."""
+        self._locks(Init.POSIX_LOCKS)
+        end = start + length - 1 if length else LAST_BYTE
+        return await self._named(self._client.getlk(self.nodeid, self.fh, self._owner, kind, start, end))
+
+    async def flock(self, kind: int = F_WRLCK, *, wait: bool = False) -> None:
+        """Take a lock on the whole file, that of the system call with this name, or give it up with F_UNLCK."""
+        self._locks(Init.FLOCK_LOCKS)
+        self._flock |= kind != F_UNLCK
+        await self._named(self._client.setlk(self.nodeid, self.fh, self._owner, kind, flock=True, wait=wait))
+
     async def close(self) -> None:
         """Close the file; a second call does nothing. It is closed also when FLUSH fails and this raises."""
         if self.closed:
@@ -164,7 +200,13 @@ class GuestFile:
             if self._opened:
                 # Nobody in a guest hears how RELEASE ended.
                 with contextlib.suppress(OSError):
-                    await self._client.release(self.nodeid, self.fh, flags=self._flags, lock_owner=self._owner)
+                    await self._client.release(
+                        self.nodeid,
+                        self.fh,
+                        flags=self._flags,
+                        release_flags=RELEASE_FLOCK_UNLOCK if self._flock else 0,
+                        lock_owner=self._owner,
+                    )
         finally:
             self._state.nodes.unpin(self.nodeid)
 
@@ -221,6 +263,12 @@ class GuestFile:
         fh = self.fh if self._opened else None
         await self._client.setattr(self.nodeid, size=size, fh=fh, lock_owner=self._owner, valid=kill)
         self._size = size
+
+    def _locks(self, agreed: int) -> None:
+        """A device that keeps no locks is never asked: Linux keeps them itself, which this guest does not."""
+        self._check()
+        if not self._client.session.flags & agreed:
+            raise OSError(errno.EOPNOTSUPP, "the device keeps no such locks", self.path)
 
     def _check(self, forbidden: int | None = None) -> None:
         if self.closed:

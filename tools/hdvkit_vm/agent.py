@@ -21,6 +21,10 @@ LINE = re.compile(rb"@ready (?P<boot>[\w-]+)|=(?P<id>\w+) (?P<code>\d+) (?P<outp
 MAX_SCRIPT = 32 * 1024
 """A guest's serial port keeps 64 KiB that nobody has read yet, and drops the rest; in base64 this much still fits."""
 
+NUDGE = 5.0
+"""Seconds after which a guest that has not said that it read a line is asked again: serial ports under emulation lose
+a byte now and then, when both directions are busy."""
+
 
 @attrs.frozen
 class Ready:
@@ -98,6 +102,7 @@ class Agent(asyncio.Protocol):
         self._numbers = itertools.count(1)
         self._unsent: deque[bytes] = deque()
         self._ready = False  # for one line
+        self._sent = ""  # the number in the last
         self._running: dict[str, Command] = {}
         self._transport: asyncio.WriteTransport | None = None
         self._failed: MachineError | None = None
@@ -114,8 +119,8 @@ class Agent(asyncio.Protocol):
                     self._restart()
                 case Taken():
                     self._ready = True
-                case Reply() if (command := self._running.get(said.id)) and not command.reply.done():
-                    command.reply.set_result(said)
+                case Reply():
+                    self._replied(said)
         self._send()
 
     def start(self, script: str) -> Command:
@@ -150,10 +155,28 @@ class Agent(asyncio.Protocol):
         if self._transport:
             self._transport.close()
 
+    def _replied(self, reply: Reply) -> None:
+        self._ready = self._ready or reply.id == self._sent
+        command = self._running.get(reply.id)
+        if command and not command.reply.done():
+            command.reply.set_result(reply)
+
     def _send(self) -> None:
         if self._transport and self._ready and self._unsent:
             self._ready = False
-            self._transport.write(self._unsent.popleft())
+            line = self._unsent.popleft()
+            self._sent = line.split()[0].decode()
+            self._transport.write(line)
+            self._nudge_later()
+
+    def _nudge_later(self) -> None:
+        asyncio.get_running_loop().call_later(NUDGE, self._nudge, self._sent)
+
+    def _nudge(self, sent: str) -> None:
+        """Have the guest say again that it takes lines. If it has not read the last, this one is lost in it."""
+        if self._transport and not self._failed and not self._ready and self._sent == sent:
+            self._transport.write(b"\n")
+            self._nudge_later()
 
     def _restart(self) -> None:
         self._unsent.clear()

@@ -22,6 +22,7 @@ MODULES = (
     "virtiofs",
     "rng_core",
     "virtio_rng",
+    "loop",
 )
 """What our guests load, each after what it depends on. Every kernel has some of these built in."""
 

@@ -29,6 +29,13 @@ exec "$here/{LOADER}" --library-path "$here/{LIBRARIES}" \\
 	"$here/usr/bin/qemu-system-x86_64" -L "$here/usr/share/qemu" -L "$here/usr/share/seabios" "$@"
 """
 
+MKFS_WRAPPER = f"""\
+#!/bin/sh
+# Makes an ext4 in a file or device; busybox knows none younger than ext2.
+here=${{0%/*}}
+exec "$here/{LOADER}" --library-path "$here/{LIBRARIES}" "$here/usr/sbin/mke2fs" -t ext4 "$@"
+"""
+
 PYTHON_WRAPPER = f"""\
 #!/bin/sh
 # Python for guests that have nothing but busybox; works wherever this folder is mounted.
@@ -91,16 +98,22 @@ def build_busybox(archives: Sequence[Path], into: Path) -> Facts:
 
 
 def build_tools(archives: Sequence[Path], into: Path) -> Facts:
-    """A Python that needs nothing of the guest but a kernel; start it as ``python`` in this folder."""
-    unpack_tree(archives, (f"{LIBRARIES}/*.so*", "usr/bin/python3.*[0-9]", "usr/lib/python3.*[0-9]"), into)
+    """A Python that needs nothing of the guest but a kernel; start it as ``python`` in this folder. And mkfs.ext4."""
+    kept = (f"{LIBRARIES}/*.so*", "usr/bin/python3.*[0-9]", "usr/lib/python3.*[0-9]", "usr/sbin/mke2fs")
+    unpack_tree(archives, kept, into)
     program = next(iter(sorted((into / "usr/bin").iterdir())), None)
     if program is None:
         raise PrepareError("the package python3 came without a program: hdvkit_vm.recipe must follow")
-    wrapper = into / "python"
-    wrapper.write_text(PYTHON_WRAPPER.replace("VERSION", program.name))
-    wrapper.chmod(0o755)
+    wrapper = _write_program(into / "python", PYTHON_WRAPPER.replace("VERSION", program.name))
+    _write_program(into / "mkfs.ext4", MKFS_WRAPPER)
     _compile(wrapper, into / "usr/lib" / program.name)
     return {"python": program.name}
+
+
+def _write_program(place: Path, text: str) -> Path:
+    place.write_text(text)
+    place.chmod(0o755)
+    return place
 
 
 def _compile(python: Path, library: Path) -> None:
@@ -127,7 +140,7 @@ PARTS = (
     ),
     Part(
         "kernel-6.1",
-        recipe=1,
+        recipe=2,
         roots=("linux-image-cloud-amd64",),
         suites=("bookworm", "bookworm-security"),
         only=r"linux-image-6\.1\..*-cloud-amd64",
@@ -135,7 +148,7 @@ PARTS = (
     ),
     Part(
         "kernel-7.x",
-        recipe=1,
+        recipe=2,
         roots=("linux-image-cloud-amd64",),
         suites=("trixie", "trixie-backports"),
         prefer=("trixie-backports", "linux-*"),
@@ -145,7 +158,7 @@ PARTS = (
     Part(
         "busybox", recipe=1, roots=("busybox-static",), suites=("trixie",), only="busybox-static", build=build_busybox
     ),
-    Part("tools", recipe=1, roots=("python3",), suites=("trixie",), build=build_tools),
+    Part("tools", recipe=2, roots=("python3", "e2fsprogs"), suites=("trixie",), build=build_tools),
 )
 
 

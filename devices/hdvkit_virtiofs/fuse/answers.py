@@ -131,9 +131,13 @@ class Context(NamedTuple):
     gid: int = 0
     pid: int = 0
     umask: int = 0
-    """Already taken off ``mode``, unless ``POSIX_ACL`` was negotiated: then a file system without a default ACL on the
-    directory takes it off itself."""
-    groups: tuple[int, ...] = ()
-    """With ``CREATE_SUPP_GROUP``: a further group of the caller, if it owns the directory something is made in."""
+    """Already taken off ``mode``, unless ``DONT_MASK`` was negotiated, as it is with ``POSIX_ACL``: then a file system
+    without a default ACL on the directory takes it off itself."""
+    groups: tuple[int, ...] | None = ()
+    """With ``CREATE_SUPP_GROUP``: a further group of the caller, if it owns the directory something is made in. None
+    from a guest that cannot tell and has judged by it: ``mode`` has setgid only where the caller may give it."""
     security: tuple[tuple[bytes, bytes], ...] = ()
     """With ``SECURITY_CTX``: extended attributes a new file must be born with, names and values."""
+    in_place: bool = False
+    """A write that goes to its offset though its file was opened with O_APPEND: a page of the guest's cache, or of a
+    process that took O_APPEND off again."""

@@ -352,10 +352,10 @@ def fallocate(fh: FileHandle, offset: int, length: int, mode: int) -> FAllocate:
 
 
 def lseek(fh: FileHandle, offset: int, whence: int) -> LSeek:
-    """LSEEK: data and holes only; all other seeking is done in the guest."""
+    """LSEEK: data and holes only, ENXIO where no file has any; all other seeking is done in the guest."""
     if whence not in (spec.SEEK_DATA, spec.SEEK_HOLE):
         refuse()
-    _range(offset, 0)
+    _range(offset, 0, errno.ENXIO)
     return LSeek(fh, offset, whence)
 
 

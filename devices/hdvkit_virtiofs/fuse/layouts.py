@@ -114,6 +114,15 @@ RENAME2_IN: Final = Layout("fuse_rename2_in", "newdir:Q flags:I padding:4x")
 LINK_IN: Final = Layout("fuse_link_in", "oldnodeid:Q")
 ACCESS_IN: Final = Layout("fuse_access_in", "mask:I padding:4x")
 
+# Extensions, behind the names of what is made
+
+EXT_HEADER: Final = Layout("fuse_ext_header", "size:I type:I", since=38)
+"""Since 7.36 it is ``fuse_secctx_header``, whose second field counts the contexts that follow."""
+SECCTX: Final = Layout("fuse_secctx", "size:I padding:4x", since=36)
+"""The name follows, with its NUL, then ``size`` bytes of value, padded to 8 bytes together."""
+SUPP_GROUPS: Final = Layout("fuse_supp_groups", "nr_groups:I", since=38)
+"""The groups follow, padded to 8 bytes together."""
+
 # Attributes
 
 GETATTR_IN: Final = Layout("fuse_getattr_in", "getattr_flags:I dummy:4x fh:Q")

@@ -22,6 +22,10 @@ XATTR_NAME_MAX: Final = 255
 XATTR_SIZE_MAX: Final = 65536
 MAX_FORGETS: Final = 4096
 """Of one BATCH_FORGET; as long as the longest other request then. Linux sends one FORGET each over virtio."""
+MAX_NR_SECCTX: Final = 31
+"""Extensions of a type up to this one are so many security contexts."""
+EXT_GROUPS: Final = 32
+"""The type of the extension that names groups of the caller."""
 MAX_OFFSET: Final = (1 << 63) - 1
 """The last byte any file can have: Linux counts offsets in a signed 64-bit number."""
 

@@ -5,7 +5,6 @@ import errno
 from typing import Any
 
 from hdvkit_virtiofs.fuse import (
-    Changes,
     DirectoryWriter,
     DirEntry,
     Entry,
@@ -22,10 +21,12 @@ from hdvkit_virtiofs.fuse.spec import (
     IOCTL_UNRESTRICTED,
     OPEN_KILL_SUIDGID,
     RELEASE_FLOCK_UNLOCK,
+    WRITE_CACHE,
     WRITE_KILL_SUIDGID,
     Opcode,
 )
 from hdvkit_virtiofs.handlers import locks
+from hdvkit_virtiofs.handlers.nodes import KILL_SUIDGID
 from hdvkit_virtiofs.server import Call, Server
 
 S = Server[Any, Any]
@@ -33,7 +34,8 @@ S = Server[Any, Any]
 LOOKUPS_PER_TURN = 64
 """So many names of one listing are looked up before other requests go on."""
 
-KILL_SUIDGID = Changes(kill_suidgid=True)
+O_APPEND = 0o2000
+"""The number of Linux, whatever the host is."""
 
 # Open files
 
@@ -109,7 +111,8 @@ async def read(server: S, call: Call) -> bytes:
     """READ: straight into the guest's pages, never more than it has room for."""
     message = call.message
     file = server.file(message.fh, call.header.nodeid)
-    if not file.readable:
+    # A guest that collects writes reads what surrounds a part of a page, by whatever file it has open.
+    if not file.readable and InitFlag.WRITEBACK_CACHE not in server.session.flags:
         raise FuseError(errno.EBADF)
     with server.nodes.pinned(call.header.nodeid) as node:
         views = call.channel.room(replies.HEADER_SIZE, message.size)
@@ -129,7 +132,10 @@ async def write(server: S, call: Call) -> bytes:
         if message.write_flags & WRITE_KILL_SUIDGID:
             await server.operations.setattr(node, KILL_SUIDGID, file.handle, call.context)
         views = call.channel.unread()
-        done = await server.operations.write_from(node, file.handle, message.offset, views, call.context)
+        context = call.context
+        if file.flags & O_APPEND and (message.write_flags & WRITE_CACHE or not message.flags & O_APPEND):
+            context = context._replace(in_place=True)
+        done = await server.operations.write_from(node, file.handle, message.offset, views, context)
     return replies.write(done)
 
 
@@ -162,6 +168,7 @@ async def fallocate(server: S, call: Call) -> bytes:
     if not file.writable:
         raise FuseError(errno.EBADF)
     with server.nodes.pinned(call.header.nodeid) as node:
+        await _kill_suidgid(server, node, file.handle, call)
         await server.operations.fallocate(node, file.handle, message.mode, message.offset, message.length, call.context)
     return b""
 
@@ -186,6 +193,7 @@ async def copy_file_range(server: S, call: Call) -> bytes:
         server.nodes.pinned(call.header.nodeid) as node,
         server.nodes.pinned(message.to_node) as to_node,
     ):
+        await _kill_suidgid(server, to_node, target.handle, call)
         done = await server.operations.copy_file_range(
             (node, source.handle, message.offset),
             (to_node, target.handle, message.to_offset),
@@ -196,12 +204,20 @@ async def copy_file_range(server: S, call: Call) -> bytes:
     return replies.copied(done) if call.header.opcode == Opcode.COPY_FILE_RANGE_64 else replies.write(done)
 
 
+async def _kill_suidgid(server: S, node: Any, handle: Any, call: Call) -> None:
+    """What WRITE has a flag for and these requests do not: who changes data and is not root takes both bits."""
+    if call.context.uid and InitFlag.HANDLE_KILLPRIV_V2 in server.session.flags:
+        await server.operations.setattr(node, KILL_SUIDGID, handle, call.context)
+
+
 async def release(server: S, call: Call) -> bytes:
     """RELEASE."""
     message = call.message
-    if message.release_flags & RELEASE_FLOCK_UNLOCK:
-        await locks.closed(server, call, server.file(message.fh, call.header.nodeid).handle, flock=True)
-    await server.close(call.message.fh, call)
+    try:
+        if message.release_flags & RELEASE_FLOCK_UNLOCK:
+            await locks.closed(server, call, server.file(message.fh, call.header.nodeid).handle, flock=True)
+    finally:
+        await server.close(message.fh, call)
     return b""
 
 

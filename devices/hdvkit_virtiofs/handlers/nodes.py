@@ -5,11 +5,16 @@ system keeps it.
 """
 
 import errno
+import stat
 import time
 from typing import Any
 
-from hdvkit_virtiofs.fuse import FuseError, replies
+from hdvkit_virtiofs.fuse import Changes, FuseError, InitFlag, replies
+from hdvkit_virtiofs.fuse.spec import SETXATTR_ACL_KILL_SGID
 from hdvkit_virtiofs.server import Call, Server
+
+NOTHING = Changes()
+KILL_SUIDGID = Changes(kill_suidgid=True)
 
 S = Server[Any, Any]
 """Handlers serve any file system; what its nodes and handles are is none of their business."""
@@ -53,6 +58,8 @@ async def getattr_(server: S, call: Call) -> bytes:
 async def setattr_(server: S, call: Call) -> bytes:
     """SETATTR; a size needs a file that is open for writing when it comes with one."""
     changes = call.message.changes(time.time_ns())
+    if changes == NOTHING and InitFlag.HANDLE_KILLPRIV_V2 in server.session.flags:
+        changes = KILL_SUIDGID  # what is left of chown(-1, -1) on its way: Linux takes the bits away then, too
     with server.nodes.pinned(call.header.nodeid) as node:
         if (
             call.message.fh is not None
@@ -67,7 +74,8 @@ async def statx(server: S, call: Call) -> bytes:
     """STATX."""
     with server.nodes.pinned(call.header.nodeid) as node:
         answer = await server.operations.statx(node, _handle(server, call), call.context)
-    return replies.statx(answer, server.times.attr)
+    timeout = answer.attributes.timeout
+    return replies.statx(answer, server.times.attr if timeout is None else timeout)
 
 
 async def access(server: S, call: Call) -> bytes:
@@ -168,6 +176,9 @@ async def setxattr(server: S, call: Call) -> bytes:
     message = call.message
     with server.nodes.pinned(call.header.nodeid) as node:
         await server.operations.setxattr(node, message.name, message.value, message.flags, call.context)
+        if message.setxattr_flags & SETXATTR_ACL_KILL_SGID:
+            mode = (await server.operations.getattr(node, None, call.context)).mode
+            await server.operations.setattr(node, Changes(mode=stat.S_IMODE(mode) & ~stat.S_ISGID), None, call.context)
     return b""
 
 

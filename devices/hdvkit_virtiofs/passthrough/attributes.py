@@ -17,6 +17,7 @@ PERMISSIONS = 0o7777
 QUIET = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 """Added to every open for I/O: do not wait for a lease to break, take no terminal, leave nothing to children."""
 
+_SUIDGID = stat.S_ISUID | stat.S_ISGID
 _NO_ID = 2**32 - 1
 
 
@@ -60,16 +61,12 @@ def allows(status: os.stat_result, mask: int, context: Context) -> bool:
     return not mask & ~granted & 0o7
 
 
-def without_suidgid(mode: int) -> int:
-    """``mode`` as a write leaves it: no setuid, and no setgid where the group may execute."""
-    mode &= ~stat.S_ISUID
-    return mode & ~stat.S_ISGID if mode & stat.S_IXGRP else mode
-
-
 def change(inode: Inode, changes: Changes, file: File | None, descriptors: Descriptors) -> None:
     """Apply ``changes``, or nothing: a step that fails puts back owner and mode.
 
-    Times come last because truncation moves them, so the data is gone if only the times are refused.
+    A new owner or group takes setuid, and setgid from what the group may execute, as ``chown(2)`` says; a mode that
+    comes with it is kept as it was asked for. Times come last because truncation moves them, so the data is gone if
+    only the times are refused.
 
     Raises:
         OSError: The kernel's answer; EOPNOTSUPP for the mode of a link, which Linux does not keep.
@@ -79,16 +76,17 @@ def change(inode: Inode, changes: Changes, file: File | None, descriptors: Descr
     if inode.is_link and changes.mode is not None:
         raise refusal(errno.EOPNOTSUPP)
     before = os.fstat(inode.descriptor)
-    mode = changes.mode
-    if changes.kill_suidgid and mode is None and not stat.S_ISDIR(before.st_mode):
-        mode = _if_different(without_suidgid(before.st_mode), before.st_mode)
+    owned = changes.uid is not None or changes.gid is not None
+    killed = changes.kill_suidgid and changes.mode is None and not owned and bool(before.st_mode & _SUIDGID)
     with contextlib.ExitStack() as cleanup, contextlib.ExitStack() as undo:
         writable = None
         if changes.size is not None:
             writable = _writable(inode, file, descriptors, cleanup)
-        if changes.uid is not None or changes.gid is not None or mode is not None:
+        if owned or killed or changes.mode is not None:
             undo.callback(_put_back, inode, before, descriptors)
-            _set_owner_and_mode(inode, changes.uid, changes.gid, mode, descriptors)
+        if killed:
+            _kill_suidgid(inode, descriptors)
+        _set_owner_and_mode(inode, changes.uid, changes.gid, changes.mode, descriptors)
         if writable is not None and changes.size is not None:
             os.ftruncate(writable, changes.size)
         if changes.atime_ns is not None or changes.mtime_ns is not None:
@@ -96,8 +94,11 @@ def change(inode: Inode, changes: Changes, file: File | None, descriptors: Descr
         undo.pop_all()
 
 
-def _if_different(new: int, old: int) -> int | None:
-    return None if new == old else new
+def _kill_suidgid(inode: Inode, descriptors: Descriptors) -> None:
+    """Take away what a write takes: any chown does, in one step, so a mode somebody sets meanwhile is not lost."""
+    # Refused to who is not the owner; such a process has no CAP_FSETID either, and the write itself takes the bits.
+    with contextlib.suppress(PermissionError):
+        os.chown(str(inode.descriptor), -1, -1, dir_fd=descriptors.by_number)
 
 
 def _writable(inode: Inode, file: File | None, descriptors: Descriptors, cleanup: contextlib.ExitStack) -> int:

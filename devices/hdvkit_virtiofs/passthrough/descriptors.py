@@ -6,7 +6,9 @@ Everything here runs on the event loop, so counting needs no lock.
 import errno
 import os
 import resource
+from collections.abc import Callable, Iterable
 
+from hdvkit_virtiofs.passthrough._handles_by_name import open_by_handle
 from hdvkit_virtiofs.passthrough.errors import refusal
 
 RESERVE = 256
@@ -14,6 +16,12 @@ RESERVE = 256
 
 CEILING = 1 << 20
 """The most one share takes where the process has no limit: about a gigabyte of kernel memory."""
+
+INODES_PART = 4
+"""Inodes of all shares together get one part of so many; the rest is for open files, which cannot be spared."""
+
+LEAST_INODES = 64
+"""Descriptors a share has for inodes however many shares there are: a path and what is under way."""
 
 
 def default_limit() -> int:
@@ -27,23 +35,34 @@ def default_limit() -> int:
 class Descriptors:
     """What a guest makes us keep open, with a cap so that guests cannot starve the process.
 
-    A guest that looks up files without ever forgetting them gets ENFILE. All shares of the process draw on the same
-    number of descriptors, so that the reserve stays whatever their caps add up to.
+    A guest that opens files without ever closing them gets ENFILE. All shares of the process draw on the same number
+    of descriptors, so that the reserve stays whatever their caps add up to.
     """
 
     everywhere = 0
     """Descriptors open now, of all shares: the operating system's limit is one for all of them too."""
 
+    shares = 0
+    """Shares that are not finished."""
+
     def __init__(self, limit: int | None = None) -> None:
         self.limit = default_limit() if limit is None else limit
         self.live = 0
         """Descriptors open now."""
+        self.spare: Callable[[], bool] = lambda: False
+        """Closes one descriptor that is not needed now; False when there is none."""
         # Names in this directory lead straight to the inode behind a descriptor of ours, with no path between
         # that anybody could swap. Held open because it is a quarter faster than walking /proc each time.
         try:
             self.by_number = os.open("/proc/self/fd", os.O_PATH | os.O_DIRECTORY)
         except FileNotFoundError as error:
             raise OSError(error.errno, "cannot share a directory without /proc; mount it first") from error
+        Descriptors.shares += 1
+
+    def inode_budget(self, most: int) -> int:
+        """How many of the descriptors may stand for inodes now: ``most``, or this share's part of what there is."""
+        fair = min(self.limit, default_limit() // Descriptors.shares) // INODES_PART
+        return min(most, max(fair, LEAST_INODES), self.limit // 2)
 
     def require(self, count: int) -> None:
         """Make sure ``count`` more can be opened before doing what cannot be undone.
@@ -51,8 +70,15 @@ class Descriptors:
         Raises:
             OSError: ENFILE, the guest holds too much.
         """
-        if self.live + count > self.limit or Descriptors.everywhere + count > default_limit():
+        if not self.relieve(count):
             raise refusal(errno.ENFILE)
+
+    def relieve(self, count: int = 0) -> bool:
+        """Spare what is over the limit, or would be with ``count`` more; False when that is not enough."""
+        while self.live + count > self.limit or Descriptors.everywhere + count > default_limit():
+            if not self.spare():
+                return False
+        return True
 
     def open(
         self,
@@ -73,7 +99,17 @@ class Descriptors:
         """
         if not brief:
             self.require(1)
-        descriptor = os.open(name, flags, mode, dir_fd=dir_fd)
+        return self._counted(os.open(name, flags, mode, dir_fd=dir_fd))
+
+    def open_by_handle(self, mount: int, handle: bytes) -> int:
+        """Open an inode with O_PATH by its handle, for a moment or within a budget; must come back to ``close``.
+
+        Raises:
+            OSError: ESTALE, the inode is gone; else what ``open_by_handle_at`` says.
+        """
+        return self._counted(open_by_handle(mount, handle))
+
+    def _counted(self, descriptor: int) -> int:
         self.live += 1
         Descriptors.everywhere += 1
         return descriptor
@@ -85,6 +121,21 @@ class Descriptors:
         """
         return self.open(str(descriptor), flags, dir_fd=self.by_number, brief=brief)
 
+    def descend(self, directory: int, names: Iterable[bytes], flags: int) -> int:
+        """Open ``names`` one below the other, from ``directory`` on, for a moment or within a budget.
+
+        With O_NOFOLLOW in ``flags`` no link is followed on the way. The result must come back to ``close``.
+        """
+        descriptor = directory
+        for name in names:
+            above = descriptor
+            try:
+                descriptor = self.open(name, flags, dir_fd=above, brief=True)
+            finally:
+                if above != directory:
+                    self.close(above)
+        return descriptor
+
     def close(self, descriptor: int) -> None:
         """Close what ``open`` gave. Deferred errors of network file systems surface here as OSError."""
         self.live -= 1
@@ -94,5 +145,6 @@ class Descriptors:
     def finish(self) -> None:
         """Give up reopening; called once everything else is closed. Works twice."""
         if self.by_number >= 0:
+            Descriptors.shares -= 1
             os.close(self.by_number)
             self.by_number = -1

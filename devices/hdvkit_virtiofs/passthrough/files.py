@@ -41,6 +41,8 @@ class File:
     _descriptors: Descriptors
     waits: bool = False
     """Each write is on stable storage when it returns (O_SYNC, O_DSYNC)."""
+    appends: bool = False
+    """Writes go to the end (O_APPEND), unless they are of pages."""
     dirty: bool = attrs.field(default=False, init=False)
     """Written to since the last flush."""
     _cached_reads: bool = attrs.field(default=True, init=False)
@@ -98,16 +100,18 @@ class File:
             rest = behind(rest, count)
         return done, True
 
-    def write(self, views: Sequence[memoryview], offset: int) -> int:
-        """Write ``views`` at ``offset`` and return the count; short only when an error came after a part.
+    def write(self, views: Sequence[memoryview], offset: int, *, in_place: bool = False) -> int:
+        """Write ``views`` and return the count; short only when an error came after a part.
 
-        The same error comes back, alone, when the guest writes the rest.
+        They go to ``offset``, or to the end where the file ``appends`` and this is not ``in_place``. The same error
+        comes back, alone, when the guest writes the rest.
         """
+        flags = os.RWF_APPEND if self.appends and not in_place else 0
         done = 0
         rest = behind(views, 0)
         while rest:
             try:
-                count = os.pwritev(self.descriptor, rest[:IOV_MAX], offset + done)
+                count = os.pwritev(self.descriptor, rest[:IOV_MAX], offset + done, flags)
             except OSError:
                 if done:
                     break

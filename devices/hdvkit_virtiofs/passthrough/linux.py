@@ -18,28 +18,40 @@ from hdvkit_virtiofs.fuse.answers import (
     StatFs,
     Statx,
 )
-from hdvkit_virtiofs.passthrough import _libc, making
-from hdvkit_virtiofs.passthrough.attributes import allows, attributes_of, change
+from hdvkit_virtiofs.fuse.spec import RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT, InitFlag
+from hdvkit_virtiofs.passthrough import _libc
+from hdvkit_virtiofs.passthrough.attributes import QUIET, allows, attributes_of, change
+from hdvkit_virtiofs.passthrough.credentials import Credentials
 from hdvkit_virtiofs.passthrough.descriptors import Descriptors
 from hdvkit_virtiofs.passthrough.errors import answers_errno, refusal
 from hdvkit_virtiofs.passthrough.files import File
-from hdvkit_virtiofs.passthrough.inodes import REFERENCE, Inode, InodeTable
+from hdvkit_virtiofs.passthrough.inodes import BUDGET, REFERENCE, Inode, InodeTable
+from hdvkit_virtiofs.passthrough.making import Maker
 from hdvkit_virtiofs.passthrough.open_files import OpenFiles
 from hdvkit_virtiofs.passthrough.workers import Workers
+from hdvkit_virtiofs.passthrough.xattrs import ExtendedAttributes
 
 CREATE_ATTEMPTS = 16
 """How often ``create`` looks again at a name that host processes make and remove under our hands."""
 
-_KNOWN_RENAMES = 1 | 2  # RENAME_NOREPLACE, RENAME_EXCHANGE; a whiteout would be a device node
+_KNOWN_RENAMES = RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT
+"""The device node 0:0 that the last one leaves is no device."""
 
 
-class Passthrough(OpenFiles):
+class Passthrough(OpenFiles, ExtendedAttributes):
     """The directory ``source``, whatever it is called later.
 
     With ``writeback`` the guest collects writes in its page cache; say so when the share does, because files
     are opened differently then. With ``read_only`` reading changes no access times. ``max_descriptors`` caps what
-    one guest keeps open (default: what the process may open, less a reserve), and ``threads`` the calls that wait
-    on the disk at the same time.
+    one guest keeps open (default: what the process may open, less a reserve), ``max_inode_descriptors`` what of it is
+    spent on files the guest only knows, and ``threads`` the calls that wait on the disk at the same time.
+
+    With ``posix_acl`` and ``security_ctx`` the guest may use access control lists, and label files as it makes them.
+    With ``announce_submounts`` directories where another file system of the host begins are told as such, so that
+    inode numbers may repeat there; without, programs in the guest can take two files for the same.
+
+    New files belong to the guest's callers where the process may act for any user (root may), else to the user it
+    runs as: see :class:`.credentials.Credentials`.
 
     Raises:
         OSError: ``source`` cannot be shared; ``strerror`` is a sentence that names it and the reason.
@@ -51,11 +63,23 @@ class Passthrough(OpenFiles):
         *,
         writeback: bool = False,
         read_only: bool = False,
+        locks: bool = True,
         max_descriptors: int | None = None,
+        max_inode_descriptors: int = BUDGET,
         threads: int = 8,
+        posix_acl: bool = False,
+        security_ctx: bool = False,
+        announce_submounts: bool = True,
     ) -> None:
-        super().__init__(Descriptors(max_descriptors), Workers(threads), writeback, read_only)
-        self._inodes = InodeTable(self._descriptors)
+        super().__init__(Descriptors(max_descriptors), Workers(threads), writeback, read_only, locks=locks)
+        self.init_flags |= InitFlag.HANDLE_KILLPRIV_V2 | InitFlag.CREATE_SUPP_GROUP | InitFlag.CACHE_SYMLINKS
+        if posix_acl:
+            self.init_flags |= InitFlag.POSIX_ACL
+        if security_ctx:
+            self.init_flags |= InitFlag.SECURITY_CTX
+        self._announce_submounts = announce_submounts
+        self._maker = Maker(self._descriptors, Credentials(), posix_acl)
+        self._inodes = InodeTable(self._descriptors, max_inode_descriptors)
         try:
             self.root, _ = self._inodes.adopt(_open_source(source, self._descriptors))
         except OSError:
@@ -72,7 +96,7 @@ class Passthrough(OpenFiles):
     @answers_errno
     async def lookup(self, parent: Inode, name: bytes, context: Context) -> Entry[Inode]:
         """Find one component; a link is found as itself."""
-        return _entry(*self._inodes.find(parent, name))
+        return self._entry(parent, *self._inodes.find(parent, name))
 
     def forget(self, node: Inode) -> None:
         """Close the descriptor that stands for the file."""
@@ -115,13 +139,11 @@ class Passthrough(OpenFiles):
     async def create(
         self, parent: Inode, name: bytes, mode: int, flags: int, context: Context
     ) -> tuple[Entry[Inode], Opened[File]]:
-        """Make the file with O_EXCL, so that only a new one gets an owner; else open what is there."""
+        """Make the file with O_EXCL, so that only that is done as the caller; else open what is there."""
         for _ in range(CREATE_ATTEMPTS):
             try:
-                made, opened = making.make_open_file(
-                    parent, name, mode, self._host_flags(flags), context, self._descriptors
-                )
-                return _entry(*self._inodes.adopt(made)), self._opened(opened, flags)
+                made, opened = self._maker.open_file(parent, name, mode, self._host_flags(flags), context)
+                return self._adopted(parent, made, name), self._opened(opened, flags)
             except FileExistsError:
                 if flags & os.O_EXCL:
                     raise
@@ -130,19 +152,28 @@ class Passthrough(OpenFiles):
         raise refusal(errno.EBUSY)
 
     @answers_errno
+    async def tmpfile(
+        self, parent: Inode, mode: int, flags: int, context: Context
+    ) -> tuple[Entry[Inode], Opened[File]]:
+        """Make a file on the same file system as ``parent``; with O_EXCL it can never be given a name."""
+        kept = self._host_flags(flags) | flags & os.O_EXCL
+        made, opened = self._maker.nameless_file(parent, mode, kept, context)
+        return self._adopted(parent, made), self._opened(opened, flags)
+
+    @answers_errno
     async def mknod(self, parent: Inode, name: bytes, mode: int, rdev: int, context: Context) -> Entry[Inode]:
         """Make a regular file, fifo or socket; device nodes are EPERM, they would be the host's devices."""
-        return self._adopted(making.make_node(parent, name, mode, context, self._descriptors))
+        return self._adopted(parent, self._maker.node(parent, name, mode, context), name)
 
     @answers_errno
     async def mkdir(self, parent: Inode, name: bytes, mode: int, context: Context) -> Entry[Inode]:
         """Make a directory that belongs to the caller."""
-        return self._adopted(making.make_directory(parent, name, mode, context, self._descriptors))
+        return self._adopted(parent, self._maker.directory(parent, name, mode, context), name)
 
     @answers_errno
     async def symlink(self, parent: Inode, name: bytes, target: bytes, context: Context) -> Entry[Inode]:
         """Make a link. Where it points does not matter: nothing here follows it."""
-        return self._adopted(making.make_link(parent, name, target, context, self._descriptors))
+        return self._adopted(parent, self._maker.link(parent, name, target, context), name)
 
     @answers_errno
     async def link(self, node: Inode, parent: Inode, name: bytes, context: Context) -> Entry[Inode]:
@@ -154,17 +185,20 @@ class Passthrough(OpenFiles):
             dst_dir_fd=parent.descriptor,
             follow_symlinks=True,  # only from the number to the inode, not along a link behind it
         )
-        return _entry(node, os.fstat(node.descriptor))
+        self._inodes.learn(node, parent, name)
+        return self._entry(parent, node, os.fstat(node.descriptor))
 
     @answers_errno
     async def unlink(self, parent: Inode, name: bytes, context: Context) -> None:
         """Remove the name; open files read on."""
-        os.unlink(name, dir_fd=parent.descriptor)
+        with self._inodes.removing(parent, name):
+            os.unlink(name, dir_fd=parent.descriptor)
 
     @answers_errno
     async def rmdir(self, parent: Inode, name: bytes, context: Context) -> None:
         """Remove an empty directory."""
-        os.rmdir(name, dir_fd=parent.descriptor)
+        with self._inodes.removing(parent, name):
+            os.rmdir(name, dir_fd=parent.descriptor)
 
     @answers_errno
     async def rename(
@@ -173,10 +207,12 @@ class Passthrough(OpenFiles):
         """Move a name. Inodes do not notice."""
         if flags & ~_KNOWN_RENAMES:
             raise refusal(errno.EINVAL)
-        if flags:
-            _libc.rename(parent.descriptor, name, new_parent.descriptor, new_name, flags)
-        else:
-            os.rename(name, new_name, src_dir_fd=parent.descriptor, dst_dir_fd=new_parent.descriptor)
+        exchange = bool(flags & RENAME_EXCHANGE)
+        with self._inodes.moving(parent, name, new_parent, new_name, exchange=exchange):
+            if flags:
+                _libc.rename(parent.descriptor, name, new_parent.descriptor, new_name, flags)
+            else:
+                os.rename(name, new_name, src_dir_fd=parent.descriptor, dst_dir_fd=new_parent.descriptor)
 
     # The whole file system
 
@@ -195,6 +231,15 @@ class Passthrough(OpenFiles):
             namelen=status.f_namemax,
         )
 
+    @answers_errno
+    async def syncfs(self, node: Inode, context: Context) -> None:
+        """Wait in a thread for the whole file system of the host that holds the directory ``node``."""
+        directory = self._descriptors.open(".", os.O_RDONLY | os.O_DIRECTORY | QUIET, dir_fd=node.descriptor)
+        try:
+            await self._workers.run(_libc.syncfs, directory)
+        finally:
+            self._descriptors.close(directory)
+
     async def aclose(self) -> None:
         """Close everything; a call still running in a thread closes its file when it ends."""
         self._close_files()
@@ -208,14 +253,17 @@ class Passthrough(OpenFiles):
             undo.callback(self._descriptors.close, found)
             opened = self._reopen(found, stat.S_IFMT(os.fstat(found).st_mode), flags)
             undo.pop_all()
-        return self._adopted(found), self._opened(opened, flags)
+        return self._adopted(parent, found, name), self._opened(opened, flags)
 
-    def _adopted(self, descriptor: int) -> Entry[Inode]:
-        return _entry(*self._inodes.adopt(descriptor))
+    def _adopted(self, parent: Inode, descriptor: int, name: bytes | None = None) -> Entry[Inode]:
+        return self._entry(parent, *self._inodes.adopt(descriptor, parent, name))
 
-
-def _entry(inode: Inode, status: os.stat_result) -> Entry[Inode]:
-    return Entry(inode, attributes_of(status))
+    def _entry(self, parent: Inode, inode: Inode, status: os.stat_result) -> Entry[Inode]:
+        attributes = attributes_of(status)
+        elsewhere = inode.key[0] != parent.key[0] and attributes.is_directory and inode is not self.root
+        return Entry(
+            inode, attributes._replace(submount=True) if elsewhere and self._announce_submounts else attributes
+        )
 
 
 def _open_source(source: str | os.PathLike[str], descriptors: Descriptors) -> int:

@@ -6,14 +6,16 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Sequence
 
-from hdvkit_virtiofs.fuse.answers import Context, DirEntry, Opened
+from hdvkit_virtiofs.fuse.answers import Context, DirEntry, FileLock, Opened
+from hdvkit_virtiofs.fuse.spec import InitFlag
 from hdvkit_virtiofs.operations import Operations
-from hdvkit_virtiofs.passthrough import _libc
+from hdvkit_virtiofs.passthrough import _libc, controls
 from hdvkit_virtiofs.passthrough.attributes import QUIET
 from hdvkit_virtiofs.passthrough.descriptors import Descriptors
 from hdvkit_virtiofs.passthrough.errors import answers_errno, refusal
 from hdvkit_virtiofs.passthrough.files import Directory, File, Listings, behind
 from hdvkit_virtiofs.passthrough.inodes import Inode
+from hdvkit_virtiofs.passthrough.locks import Locks
 from hdvkit_virtiofs.passthrough.workers import Workers
 
 INLINE_WRITE = 256 * 1024
@@ -27,7 +29,7 @@ LARGEST_COPY = 64 * 1024 * 1024
 
 # Everything else a guest may send is either settled by its own kernel (O_CREAT, O_EXCL, O_NOFOLLOW), wrong for
 # reads into pages we did not align (O_DIRECT), or refused to a user who is not the owner here (O_NOATIME).
-_KEPT_FLAGS = os.O_ACCMODE | os.O_APPEND | os.O_TRUNC | os.O_SYNC | os.O_DSYNC
+_KEPT_FLAGS = os.O_ACCMODE | os.O_TRUNC | os.O_SYNC | os.O_DSYNC
 
 _NOT_OPENED = {stat.S_IFLNK: errno.ELOOP, stat.S_IFDIR: errno.EISDIR}
 
@@ -38,13 +40,24 @@ _ALLOCATIONS = {0, 0x01, _PUNCH_HOLE, 0x10, 0x10 | 0x01}  # 0x10 is FALLOC_FL_ZE
 class OpenFiles(Operations[Inode, File]):
     """Operations on open files and directories. Knows how a descriptor is opened, not how a name is found."""
 
-    def __init__(self, descriptors: Descriptors, workers: Workers, writeback: bool, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        descriptors: Descriptors,
+        workers: Workers,
+        writeback: bool,
+        read_only: bool = False,
+        *,
+        locks: bool = True,
+    ) -> None:
         self._noatime = os.O_NOATIME if read_only else 0
         self._descriptors = descriptors
         self._workers = workers
         self._writeback = writeback
         self._files: set[File] = set()
         self._listings = Listings()
+        self._locks = Locks(descriptors, read_only)
+        if locks:
+            self.init_flags |= InitFlag.POSIX_LOCKS | InitFlag.FLOCK_LOCKS
 
     @answers_errno
     async def open(self, node: Inode, flags: int, context: Context) -> Opened[File]:
@@ -71,8 +84,8 @@ class OpenFiles(Operations[Inode, File]):
         with handle:
             handle.dirty = True
             if not handle.waits and sum(map(len, views)) <= INLINE_WRITE:
-                return handle.write(views, offset)
-            return await self._workers.run(handle.write, views, offset)
+                return handle.write(views, offset, in_place=context.in_place)
+            return await self._workers.run(handle.write, views, offset, in_place=context.in_place)
 
     @answers_errno
     async def flush(self, node: Inode, handle: File, context: Context) -> None:
@@ -97,8 +110,7 @@ class OpenFiles(Operations[Inode, File]):
     @answers_errno
     async def release(self, node: Inode, handle: File) -> None:
         """Close the file once nobody uses it."""
-        self._files.discard(handle)
-        handle.close()
+        self._release(node, handle)
 
     @answers_errno
     async def fallocate(self, node: Inode, handle: File, mode: int, offset: int, length: int, context: Context) -> None:
@@ -140,6 +152,32 @@ class OpenFiles(Operations[Inode, File]):
                 offset_dst=write_at,
             )
 
+    @answers_errno
+    async def getlk(self, node: Inode, handle: File, lock: FileLock, context: Context) -> FileLock | None:
+        """Ask the host; where the guest itself is in the way, its process is named."""
+        self._require_locks()
+        return self._locks.get(node, handle, lock)
+
+    @answers_errno
+    async def setlk(self, node: Inode, handle: File, lock: FileLock, wait: bool, context: Context) -> None:
+        """Lock the host's file, against everybody else who does."""
+        self._require_locks()
+        await self._locks.set(node, handle, lock, wait)
+
+    def _require_locks(self) -> None:
+        if InitFlag.POSIX_LOCKS not in self.init_flags:
+            raise refusal(errno.ENOSYS)
+
+    @answers_errno
+    async def ioctl(
+        self, node: Inode, handle: File, command: int, argument: bytes, out_size: int, context: Context
+    ) -> bytes:
+        """Flags of files, see :mod:`.controls`."""
+        with handle:
+            return await self._workers.run(
+                controls.control, handle.descriptor, command, argument, out_size, context.uid
+            )
+
     # Directories
 
     @answers_errno
@@ -165,8 +203,7 @@ class OpenFiles(Operations[Inode, File]):
     @answers_errno
     async def releasedir(self, node: Inode, handle: File) -> None:
         """Close the directory once nobody uses it."""
-        self._files.discard(handle)
-        handle.close()
+        self._release(node, handle)
 
     @answers_errno
     async def fsyncdir(self, node: Inode, handle: File, datasync: bool, context: Context) -> None:
@@ -179,22 +216,25 @@ class OpenFiles(Operations[Inode, File]):
     def _host_flags(self, flags: int) -> int:
         """The guest's open flags as this host opens a file.
 
-        O_APPEND stays: Linux then puts each write at the end, wherever the guest believed the end to be, so
-        lines of two writers (another guest, a host process) never overwrite each other. The price: pages of a
-        shared mapping made from such a descriptor would go to the end too. With a writeback cache all writes
-        are pages: each must go to its offset, and the guest reads what surrounds a partial one.
+        Without O_APPEND: pages of a shared mapping are written through the same descriptor and have their place. With
+        a writeback cache all writes are pages, and the guest reads what surrounds a partial one.
         """
         flags &= _KEPT_FLAGS
-        if self._writeback:
-            flags &= ~os.O_APPEND
-            if flags & os.O_ACCMODE == os.O_WRONLY:
-                flags = flags & ~os.O_ACCMODE | os.O_RDWR
+        if self._writeback and flags & os.O_ACCMODE == os.O_WRONLY:
+            flags = flags & ~os.O_ACCMODE | os.O_RDWR
         return flags | QUIET
 
     def _reopen(self, descriptor: int, kind: int, flags: int) -> int:
         if kind != stat.S_IFREG:
             raise refusal(_NOT_OPENED.get(kind, errno.ENXIO))
-        return self._untouched(lambda more: self._descriptors.reopen(descriptor, self._host_flags(flags) | more))
+        host_flags = self._host_flags(flags)
+        try:
+            return self._untouched(lambda more: self._descriptors.reopen(descriptor, host_flags | more))
+        except PermissionError:
+            if not self._appends(flags):
+                raise
+            # A file that may only grow (chattr +a) is opened in no other way.
+            return self._untouched(lambda more: self._descriptors.reopen(descriptor, host_flags | os.O_APPEND | more))
 
     def _untouched(self, open_with: Callable[[int], int]) -> int:
         """Open without a trace: reading a read-only share leaves access times alone, where the files are ours."""
@@ -204,15 +244,29 @@ class OpenFiles(Operations[Inode, File]):
         return open_with(0)
 
     def _opened(self, descriptor: int, flags: int) -> Opened[File]:
+        """Keep an open file.
+
+        One with O_APPEND says so with each write: Linux then puts it at the end, wherever the guest believed the end to
+        be, so lines of two writers (another guest, a host process) never overwrite each other.
+        """
         waits = bool(flags & (os.O_SYNC | os.O_DSYNC))
-        return self._kept(File(descriptor, self._descriptors, waits))
+        return self._kept(File(descriptor, self._descriptors, waits, self._appends(flags)))
+
+    def _appends(self, flags: int) -> bool:
+        return bool(flags & os.O_APPEND) and not self._writeback
 
     def _kept(self, file: File) -> Opened[File]:
         self._files.add(file)
         return Opened(file)
 
+    def _release(self, node: Inode, file: File) -> None:
+        self._files.discard(file)
+        self._locks.release(node, file)
+        file.close()
+
     def _close_files(self) -> None:
         """Close everything open; a call still running in a thread closes its file when it ends."""
+        self._locks.close()
         for file in self._files:
             with contextlib.suppress(OSError):
                 file.close()

@@ -3,6 +3,7 @@
 #
 # From the host, a line for each command:  ID BASE64-OF-A-SCRIPT
 # To the host, when it has been read:      !            (anywhere; the host must wait for it before the next line)
+# Again, if the host sends an empty line because that was lost.
 # To the host, once after each boot:       @ready BOOT-ID
 # To the host, when a script has ended:    =ID CODE BASE64-OF-ITS-OUTPUT
 #
