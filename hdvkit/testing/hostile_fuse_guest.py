@@ -189,9 +189,9 @@ CREATE_IN = pack("<IIII", Open.RDWR | Open.CREAT, stat.S_IFREG | 0o644, 0, 0)
 """create_in of a file to read and write."""
 
 
-def io(fh: int, offset: int, size: int, payload: bytes = b"") -> bytes:
+def io(fh: int, offset: int, size: int, payload: bytes = b"", flags: int = 0) -> bytes:
     """read_in and write_in."""
-    return pack("<QQIIQII", fh, offset, size, 0, 0, 0, 0) + payload
+    return pack("<QQIIQII", fh, offset, size, 0, 0, flags, 0) + payload
 
 
 def setattr_in(valid: int, *, fh: int = 0, size: int = 0, seconds: int = 0, nanoseconds: int = 0, mode: int = 0,

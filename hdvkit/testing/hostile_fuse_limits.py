@@ -171,7 +171,7 @@ async def too_long_a_write(guest: HostileGuest) -> None:
 async def append(guest: HostileGuest) -> None:
     """Writes at offset 0 by a handle opened to append."""
     entry, opened = await guest.file(Open.RDWR | Open.APPEND)
-    await guest.send(Opcode.WRITE, entry.nodeid, io(opened.fh, 0, 4, b"more"))
+    await guest.send(Opcode.WRITE, entry.nodeid, io(opened.fh, 0, 4, b"more", Open.APPEND))
     data = await guest.client.read(entry.nodeid, opened.fh, 0, 64)
     must(data == b"contentsmore", f"after an append at offset 0 the file is {data!r}")
 
