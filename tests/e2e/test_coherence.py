@@ -51,7 +51,9 @@ async def test_the_guest_sees_what_the_host_does(
             here = Folder(vm, folder / name, f"/{name}/{name}").sub("live")
             await content_follows(here, bound)
             await names_follow(here, bound)
-            await mappings_follow(here, bound)
+            # Linux before 6.6 cannot map what it may not cache (ENODEV).
+            if name != "never" or kernel != "6.1":
+                await mappings_follow(here, bound)
 
 
 @pytest.mark.parametrize("cache", ["auto", "always"] if LONG else ["always"])
