@@ -11,6 +11,7 @@ from pathlib import Path
 
 from guest_files import Folder, booted, tools
 from hdvkit_virtiofs import Passthrough, VirtioFs
+from hdvkit_virtiofs.policy.layer import innermost
 from hdvkit_vm import Assets, VirtualMachine
 
 MIB = 1 << 20
@@ -242,7 +243,7 @@ async def free_space(here: Folder) -> None:
 
 
 async def mounted_again(vm: VirtualMachine, share: VirtioFs) -> None:
-    directory = share.server.operations
+    directory = innermost(share.server.operations)
     assert isinstance(directory, Passthrough)
     assert directory.live_descriptors > 1
     await vm.run("echo kept > /left/kept; umount /left")

@@ -43,6 +43,10 @@ KNOWN = {
     r"data: direct_out_of_line .*": (
         "`O_DIRECT` needs no alignment: the host's page cache stands between the guest and the disk."
     ),
+    r"opening: truncating_a_program_that_runs": (
+        "Linux's FUSE has a program that runs truncated by opening it `O_TRUNC` for reading, "
+        "and only then refuses with ETXTBSY."
+    ),
     r"sizes: takes_setid .* other (2767|6666)": (
         "A write takes setgid only where the group may execute, as FUSE's `HANDLE_KILLPRIV_V2` has it; "
         "ext4 takes it also where who writes is not of the group."

@@ -1,5 +1,6 @@
 """open(2): flags by kinds by users, and what a descriptor then is good for."""
 
+import contextlib
 import os
 import struct
 
@@ -143,25 +144,37 @@ def of_a_program_that_runs(access):
     if access == "w":
         with opened("x", os.O_RDWR):
             return in_child(lambda: os.execv("x", ["x"]))
+    with running("x"):
+        return opens("x", os.O_RDWR), tried(os.truncate, "x", 0), tried(os.unlink, "x")
+
+
+@case()
+def truncating_a_program_that_runs():
+    """ETXTBSY to a descriptor that may not even write; and whether the program outlives it."""
+    make_program("x")
+    with running("x"):
+        return opens("x", os.O_RDONLY | os.O_TRUNC), os.stat("x").st_size
+
+
+@contextlib.contextmanager
+def running(name):
+    """A child that runs a program, killed in the end."""
     reading, writing = os.pipe()  # whose other end closes when exec has happened
     os.set_inheritable(writing, False)
     child = os.fork()
     if not child:
         try:
-            os.execv("x", ["x"])
+            os.execv(name, [name])
         finally:
             os._exit(1)
     os.close(writing)
     os.read(reading, 1)
-    told = (
-        opens("x", os.O_RDWR),
-        opens("x", os.O_RDONLY | os.O_TRUNC),
-        tried(os.truncate, "x", 0),
-        tried(os.unlink, "x"),
-    )
-    os.kill(child, 9)
-    _, status = os.waitpid(child, 0)
-    return told, os.WTERMSIG(status)
+    os.close(reading)
+    try:
+        yield
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
 
 
 def make_program(name):
