@@ -7,6 +7,7 @@ When all are leased, a lease that need not be coherent becomes a copy: slower, n
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Protocol
 
 import attrs
@@ -42,6 +43,7 @@ class Platform(Protocol):
 
 @attrs.define(eq=False)
 class _Aperture:
+    platform: Platform
     view: memoryview
     leases: int = 0
 
@@ -59,87 +61,116 @@ class ApertureStats:
     """Leases that had to be served by a copy."""
 
 
-Key = tuple[int, int, bool]
+Key = tuple["ApertureMemory", int, int, bool]
 
 
-class ApertureMemory(Memory):
-    """Guest RAM behind a limited number of mappings.
+class AperturePool:
+    """The mappings of one machine, shared by all its functions.
 
     Arguments:
-        platform: Makes and destroys mappings.
         limit: How many to have at most. One is kept free of leases, for copies.
-        max_address: No RAM lies at or above it.
     """
 
-    def __init__(self, platform: Platform, *, limit: int, max_address: int) -> None:
-        self._platform = platform
-        self._limit = limit
-        self._max_address = max_address
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
         self._apertures: OrderedDict[Key, _Aperture] = OrderedDict()  # least recently used first
         self._leased = 0  # mappings with leases
-        self._copies_out = 0
         self._copied = 0  # bytes
-        self._hits = self._creates = self._evictions = self._copies = 0
-
-    def lease(self, address: int, size: int, *, writable: bool, coherent: bool = False) -> Lease:
-        """Lease a range, mapping it if need be; see :meth:`Memory.lease`."""
-        check_range(address, size)
-        if address + size > self._max_address:
-            raise GuestError(f"{size} bytes at {address:#x} do not lie inside guest RAM")
-        aperture = self._find(self._key(address, size, writable), coherent)
-        if aperture is None:
-            return self._copy(address, size, writable)
-        self._leased += not aperture.leases
-        aperture.leases += 1
-        start = address % PAGE
-
-        def back() -> None:
-            aperture.leases -= 1
-            self._leased -= not aperture.leases
-
-        return Lease(aperture.view[start : start + size], back)
-
-    @property
-    def leases(self) -> int:
-        """How many leases are out."""
-        return sum(aperture.leases for aperture in self._apertures.values()) + self._copies_out
+        self._waiting: list[Callable[[], None]] = []
+        self._passing = 0  # leases of chains, which come back; a ring keeps its own for as long as it is enabled
+        self._leases = self._hits = self._creates = self._evictions = self._copies = 0
 
     def stats(self) -> ApertureStats:
         """A snapshot of the counters."""
         return ApertureStats(
             live=len(self._apertures),
-            leases=self.leases,
+            leases=self._leases,
             hits=self._hits,
             creates=self._creates,
             evictions=self._evictions,
             copies=self._copies,
         )
 
-    def clear(self) -> None:
-        """Destroy every mapping that nobody leases."""
-        while self._evict():
-            pass
+    def find(self, key: Key, coherent: bool) -> _Aperture | None:
+        """The mapping for a range; None when a copy will do and has to.
 
-    @staticmethod
-    def _key(address: int, size: int, writable: bool) -> Key:
-        start = address - address % PAGE
-        return start, -(-(address + size) // PAGE) * PAGE - start, writable
-
-    def _find(self, key: Key, coherent: bool) -> _Aperture | None:
-        """The mapping for a range; None when a copy will do and has to."""
+        Raises:
+            NoMoreApertures: A copy will not do.
+            GuestError: There is no such memory.
+        """
         aperture = self._existing(key)
         if aperture is not None and aperture.leases:
             return aperture
         # One mapping always stays free of leases, for copies to pass through.
-        if self._leased >= self._limit - 1:
+        if self._leased >= self.limit - 1:
             if not coherent:
                 return None
-            raise NoMoreApertures(f"all {self._limit - 1} apertures are in use; lower queues or queue_size")
+            raise NoMoreApertures(f"all {self.limit - 1} apertures are in use; lower queues or queue_size")
         return aperture or self._create(key)
+
+    def lease(self, aperture: _Aperture, memory: "ApertureMemory", part: slice, coherent: bool) -> Lease:
+        """Lease a part of a mapping."""
+        self._leased += not aperture.leases
+        aperture.leases += 1
+        self._taken(memory, coherent)
+
+        def back() -> None:
+            aperture.leases -= 1
+            self._leased -= not aperture.leases
+            self._returned(memory, coherent)
+
+        return Lease(aperture.view[part], back)
+
+    def copy(self, key: Key, part: slice) -> Lease:
+        """A lease on a copy, written back with the release. Takes one mapping, for as long as copying takes."""
+        memory, size = key[0], part.stop - part.start
+        if self._copied + size > COPY_BUDGET:
+            raise NoMoreApertures(f"{self._copied} bytes of guest memory are copied already, {COPY_BUDGET} may be")
+        data = bytearray(self._mapped(key)[part])
+        self._copies += 1
+        self._copied += size
+        self._taken(memory, coherent=False)
+
+        def back() -> None:
+            self._copied -= size
+            if key[-1]:
+                self._mapped(key)[part] = data
+            self._returned(memory, coherent=False)
+
+        return Lease(memoryview(data), back)
+
+    def when_returned(self, then: Callable[[], None]) -> bool:
+        """Call ``then`` when the next lease of a chain is back; False when none is out."""
+        if self._passing:
+            self._waiting.append(then)
+        return bool(self._passing)
+
+    def clear(self, memory: "ApertureMemory") -> None:
+        """Destroy every mapping of one function that nobody leases."""
+        for key, aperture in tuple(self._apertures.items()):
+            if key[0] is memory and not aperture.leases:
+                self._destroy(key)
+
+    def _taken(self, memory: "ApertureMemory", coherent: bool) -> None:
+        memory.out += 1
+        self._leases += 1
+        self._passing += not coherent
+
+    def _returned(self, memory: "ApertureMemory", coherent: bool) -> None:
+        memory.out -= 1
+        self._leases -= 1
+        self._passing -= not coherent
+        waiting, self._waiting = self._waiting, []
+        for then in waiting:
+            then()
+
+    def _mapped(self, key: Key) -> memoryview:
+        """A mapping to copy by. Memory that may not be written is refused with the first copy."""
+        return (self._existing(key) or self._create(key)).view
 
     def _existing(self, key: Key) -> _Aperture | None:
         """A mapping that is there, now the most recently used. A writable one may be read all the same."""
-        for found in (key, (key[0], key[1], True)):
+        for found in (key, (*key[:3], True)):
             if found in self._apertures:
                 self._hits += 1
                 self._apertures.move_to_end(found)
@@ -148,14 +179,15 @@ class ApertureMemory(Memory):
 
     def _create(self, key: Key) -> _Aperture:
         """Map a range, evicting others as often as there are others."""
-        for _ in range(self._limit + 1):
-            if len(self._apertures) < self._limit:
+        memory, start, size, writable = key
+        for _ in range(self.limit + 1):
+            if len(self._apertures) < self.limit:
                 try:
-                    aperture = _Aperture(self._platform.create(*key))
+                    aperture = _Aperture(memory.platform, memory.platform.create(start, size, writable))
                 except NoMoreApertures:
                     pass  # others use up the platform's limit: make room in ours
                 except HostError as error:
-                    raise GuestError(f"{key[1]} bytes at {key[0]:#x} cannot be mapped: {error}") from error
+                    raise GuestError(f"{size} bytes at {start:#x} cannot be mapped: {error}") from error
                 else:
                     self._creates += 1
                     self._apertures[key] = aperture
@@ -168,35 +200,50 @@ class ApertureMemory(Memory):
         key = next((key for key, one in self._apertures.items() if not one.leases), None)
         if key is None:
             return False
-        self._platform.destroy(self._apertures.pop(key).view)
+        self._destroy(key)
         self._evictions += 1
         return True
 
-    def _copy(self, address: int, size: int, writable: bool) -> Lease:
-        """A lease on a copy, written back with the release. Takes one mapping, for as long as copying takes."""
-        if self._copied + size > COPY_BUDGET:
-            raise NoMoreApertures(f"{self._copied} bytes of guest memory are copied already, {COPY_BUDGET} may be")
-        data = bytearray(size)
-        self._exchange(address, data, writable)
-        self._copies += 1
-        self._copies_out += 1
-        self._copied += size
+    def _destroy(self, key: Key) -> None:
+        aperture = self._apertures.pop(key)
+        aperture.platform.destroy(aperture.view)
 
-        def back() -> None:
-            self._copies_out -= 1
-            self._copied -= size
-            if writable:
-                self._exchange(address, data, writable, into_guest=True)
 
-        return Lease(memoryview(data), back)
+class ApertureMemory(Memory):
+    """Guest RAM behind a limited number of mappings, as one function reaches it.
 
-    def _exchange(self, address: int, data: bytearray, writable: bool, *, into_guest: bool = False) -> None:
-        """Copy between ``data`` and the guest. Memory that may not be written is refused with the first copy."""
-        key = self._key(address, len(data), writable)
-        aperture = self._existing(key) or self._create(key)
-        start = address % PAGE
-        part = aperture.view[start : start + len(data)]
-        if into_guest:
-            part[:] = data
-        else:
-            data[:] = part
+    Arguments:
+        platform: Makes and destroys the function's mappings.
+        pool: The mappings of the machine.
+        max_address: No RAM lies at or above it.
+    """
+
+    def __init__(self, platform: Platform, pool: AperturePool, *, max_address: int) -> None:
+        self.platform = platform
+        self.pool = pool
+        self.out = 0
+        self._max_address = max_address
+
+    def lease(self, address: int, size: int, *, writable: bool, coherent: bool = False) -> Lease:
+        """Lease a range, mapping it if need be; see :meth:`Memory.lease`."""
+        check_range(address, size)
+        if address + size > self._max_address:
+            raise GuestError(f"{size} bytes at {address:#x} do not lie inside guest RAM")
+        at = address % PAGE
+        part = slice(at, at + size)
+        key = (self, address - at, -(-part.stop // PAGE) * PAGE, writable)
+        aperture = self.pool.find(key, coherent)
+        return self.pool.lease(aperture, self, part, coherent) if aperture else self.pool.copy(key, part)
+
+    @property
+    def leases(self) -> int:
+        """How many leases of this function are out."""
+        return self.out
+
+    def when_returned(self, then: Callable[[], None]) -> bool:
+        """Call ``then`` when another function has given memory back."""
+        return self.pool.when_returned(then)
+
+    def clear(self) -> None:
+        """Destroy every mapping of this function that nobody leases."""
+        self.pool.clear(self)

@@ -108,6 +108,10 @@ class Memory(ABC):
     def leases(self) -> int:
         """How many leases are out. 0 when nothing of the guest's memory is in use."""
 
+    def when_returned(self, then: "Callable[[], None]") -> bool:
+        """After MemoryBusy: call ``then`` when somebody else has given memory back; False when nobody else has any."""
+        return False
+
     def barrier(self) -> None:
         """Order memory: what this thread stored before is visible to the guest before it loads what follows.
 

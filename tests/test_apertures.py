@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hdvkit.apertures import PAGE, ApertureMemory, NoMoreApertures
+from hdvkit.apertures import PAGE, ApertureMemory, AperturePool, NoMoreApertures
 from hdvkit.errors import GuestError, HostError
 from hdvkit.memory import Lease
 
@@ -84,12 +84,12 @@ def platform(limit: int) -> Iterator[Platform]:
 @contextlib.contextmanager
 def apertures(limit: int, *, platform_limit: int | None = None) -> Iterator[tuple[ApertureMemory, Platform]]:
     with platform(limit if platform_limit is None else platform_limit) as made:
-        memory = ApertureMemory(made, limit=limit, max_address=SIZE + 4 * PAGE)
+        memory = ApertureMemory(made, AperturePool(limit), max_address=SIZE + 4 * PAGE)
         yield memory, made
         assert memory.leases == 0, "a test that leaves a lease out proves nothing about the end"
         memory.clear()
         assert made.live == [], "nothing of the platform's is left when all is given back"
-        assert memory.stats().live == 0
+        assert memory.pool.stats().live == 0
 
 
 def test_a_lease_maps_exactly_the_pages_it_touches() -> None:
@@ -107,7 +107,7 @@ def test_a_lease_maps_exactly_the_pages_it_touches() -> None:
                 assert bytes(view) == bytes([page + 1]) * size
             assert made.calls in ([("create", page, pages, False)], []), "one mapping, or one that is there"
         assert made.live == [(0, 1, False), (2, 2, False), (4, 1, False), (5, 3, False)]
-        stats = memory.stats()
+        stats = memory.pool.stats()
         assert (stats.creates, stats.hits, stats.evictions, stats.copies, stats.live) == (4, 1, 0, 0, 4)
 
 
@@ -136,7 +136,7 @@ def test_the_least_recently_used_mapping_that_nobody_leases_goes_first() -> None
             ("create", 6),
         ]
         assert (0, 1, False) in made.live
-        assert memory.stats().evictions == 3
+        assert memory.pool.stats().evictions == 3
         held.release()
 
 
@@ -144,7 +144,7 @@ def test_a_mapping_may_be_leased_many_times_and_is_kept_until_all_are_back() -> 
     with apertures(2) as (memory, made):
         leases = [memory.lease(at, 4, writable=False) for at in (0, 4, 8)]
         assert memory.leases == 3
-        assert memory.stats().creates == 1
+        assert memory.pool.stats().creates == 1
         for lease in leases[:2]:
             lease.release()
         memory.clear()
@@ -162,7 +162,7 @@ def test_read_only_leases_are_of_read_only_mappings_and_may_share_writable_ones(
         memory.clear()
         with memory.lease(PAGE, 4, writable=True), memory.lease(PAGE, 4, writable=False):
             assert made.live == [(1, 1, True)]
-        assert memory.stats().hits == 1
+        assert memory.pool.stats().hits == 1
 
 
 def test_memory_that_cannot_be_mapped_is_the_guests_mistake() -> None:
@@ -189,7 +189,7 @@ def test_when_all_are_leased_a_lease_is_a_copy_that_is_right_byte_for_byte() -> 
         rings = [memory.lease(page * PAGE, 64, writable=True, coherent=True) for page in (0, 1)]
         start, size = 3 * PAGE - 5, PAGE + 9
         with memory.lease(start, size, writable=True) as view:
-            assert memory.stats().copies == 1
+            assert memory.pool.stats().copies == 1
             assert bytes(view) == before[start : start + size]
             view[5:8] = b"new"
             assert bytes(made.ram) == before, "a copy reaches the guest when it is given back"
@@ -207,7 +207,7 @@ def test_copies_count_as_leases() -> None:
     with apertures(1) as (memory, _):
         leases = [memory.lease(page * PAGE, 4, writable=False) for page in range(5)]
         assert memory.leases == 5
-        assert memory.stats().copies == 5
+        assert memory.pool.stats().copies == 5
         for lease in leases:
             lease.release()
 
@@ -217,7 +217,7 @@ def test_a_coherent_lease_is_never_a_copy() -> None:
         leases = []
         with pytest.raises(NoMoreApertures, match="apertures are in use; lower queues or queue_size"):
             leases.extend(memory.lease(page * PAGE, 4, writable=True, coherent=True) for page in range(3))
-        assert memory.stats().copies == 0
+        assert memory.pool.stats().copies == 0
         for page in range(2):
             with contextlib.suppress(NoMoreApertures):
                 memory.lease(page * PAGE, 4, writable=True, coherent=True).release()
@@ -231,7 +231,7 @@ def test_a_platform_that_has_less_than_it_said_is_lived_with() -> None:
             with memory.lease(page * PAGE, 4, writable=True) as view:
                 view[:] = b"page"
         assert bytes(made.ram[::PAGE][:6]) == b"p" * 6
-        assert memory.stats().evictions == 4
+        assert memory.pool.stats().evictions == 4
         first, second = (memory.lease(page * PAGE, 4, writable=True, coherent=True) for page in (0, 1))
         with pytest.raises(NoMoreApertures):
             memory.lease(2 * PAGE, 4, writable=True, coherent=True)
@@ -241,7 +241,7 @@ def test_a_platform_that_has_less_than_it_said_is_lived_with() -> None:
 
 def test_a_copy_of_a_range_that_is_mapped_already_does_not_lose_that_mapping() -> None:
     with platform(3) as made:
-        memory = ApertureMemory(made, limit=3, max_address=SIZE)
+        memory = ApertureMemory(made, AperturePool(3), max_address=SIZE)
         held = [memory.lease(page * PAGE, 4, writable=False) for page in (0, 1)]
         with memory.lease(0, 4, writable=True) as view:  # read-only is mapped, writable is not: a copy
             view[:] = b"abcd"
@@ -304,7 +304,7 @@ STEPS = st.lists(
 @given(st.integers(1, 6), STEPS)
 def test_any_history_of_leases_agrees_with_flat_memory(limit: int, steps: list[tuple[str, object]]) -> None:
     with platform(limit) as made:
-        memory = ApertureMemory(made, limit=limit, max_address=SIZE)
+        memory = ApertureMemory(made, AperturePool(limit), max_address=SIZE)
         flat = bytearray(bytes(n % 251 for n in range(SIZE)))
         made.ram[:] = flat
         out: list[tuple[Lease, range, bool]] = []
@@ -339,7 +339,7 @@ def test_any_history_of_leases_agrees_with_flat_memory(limit: int, steps: list[t
                     case "clear", _:
                         memory.clear()
                 assert memory.leases == len(out)
-                assert memory.stats().live == len(made.live) <= limit
+                assert memory.pool.stats().live == len(made.live) <= limit
         finally:
             for lease, _, _ in out:
                 with contextlib.suppress(NoMoreApertures):
@@ -347,3 +347,42 @@ def test_any_history_of_leases_agrees_with_flat_memory(limit: int, steps: list[t
         assert bytes(made.ram) == flat
         memory.clear()
         assert made.live == []
+
+
+@contextlib.contextmanager
+def two(limit: int) -> Iterator[tuple[ApertureMemory, ApertureMemory, Platform]]:
+    with platform(limit) as made:
+        pool = AperturePool(limit)
+        yield ApertureMemory(made, pool, max_address=SIZE), ApertureMemory(made, pool, max_address=SIZE), made
+
+
+def test_functions_share_the_limit_and_evict_each_others_mappings() -> None:
+    with two(3) as (one, other, made):
+        for page in (0, 1, 2):
+            one.lease(page * PAGE, 4, writable=True).release()
+        held = other.lease(0, 4, writable=True)
+        assert made.calls[-2:] == [("destroy", 0, 1, True), ("create", 0, 1, True)], "a mapping is of one function"
+        assert (one.leases, other.leases) == (0, 1)
+        one.clear()
+        assert made.live == [(0, 1, True)]
+        held.release()
+        other.clear()
+        assert made.live == []
+
+
+def test_a_function_that_has_no_room_hears_when_another_gives_memory_back() -> None:
+    with two(3) as (one, other, _):
+        ring = [other.lease(page * PAGE, 4, writable=True, coherent=True) for page in (0,)]
+        told: list[int] = []
+        assert not one.when_returned(lambda: told.append(0)), "rings are not given back"
+        chain = other.lease(PAGE, 4, writable=False)
+        with pytest.raises(NoMoreApertures):
+            one.lease(2 * PAGE, 4, writable=True, coherent=True)
+        assert one.when_returned(lambda: told.append(1))
+        assert told == []
+        chain.release()
+        assert told == [1]
+        one.lease(2 * PAGE, 4, writable=True, coherent=True).release()
+        for lease in ring:
+            lease.release()
+        assert told == [1]

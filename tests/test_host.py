@@ -1158,7 +1158,7 @@ async def test_eight_apertures_are_enough_to_serve_one_queue_correctly(options: 
             assert reply.data == whole
 
         await asyncio.gather(*(ask(number) for number in range(40)))
-        stats = function.slot.memory.stats()  # type: ignore[attr-defined]  # of an aperture memory
+        stats = function.slot.memory.pool.stats()  # type: ignore[attr-defined]  # of an aperture memory
         assert stats.live <= 8
         assert stats.evictions > 0
         assert stats.leases == 3
@@ -1172,7 +1172,7 @@ async def test_chains_that_are_all_held_at_once_are_served_by_copies() -> None:
         function, driver = await started(host, device)
         requests = [asyncio.create_task(driver.queues[0].submit([bytes([n]) * 5000], [3000, 3000])) for n in range(12)]
         await until(lambda: len(device.kept) == 12)
-        assert function.slot.memory.stats().copies > 0  # type: ignore[attr-defined]
+        assert function.slot.memory.pool.stats().copies > 0  # type: ignore[attr-defined]
         for chain in reversed(device.kept):
             chain.write(chain.read())
             chain.complete()

@@ -228,6 +228,25 @@ async def test_chains_beyond_the_copy_budget_wait_on_the_ring(monkeypatch: pytes
         assert function.stats().needs_resets == 0
 
 
+async def test_a_device_without_room_waits_for_what_another_one_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hdvkit.apertures.COPY_BUDGET", 40_000)
+    keeping = Keeping()
+    async with hdvkit.open_host("sim", apertures=14) as host:
+        one, other = await host.add(keeping), await host.add(Echo(), name="other")
+        async with Guest.of(host).drive(one) as driver, Guest.of(host).drive(other) as second:
+            data = [bytes([number]) * 20_000 for number in range(12)]
+            kept = [asyncio.create_task(driver.queues[0].submit([part], [len(part)])) for part in data]
+            await until(lambda: one.stats().queues[0].in_flight >= 2)
+            asked = asyncio.create_task(second.queues[0].submit([b"room?" * 3000], [15_000]))
+            for _ in range(50):
+                await asyncio.sleep(0)
+            assert not asked.done()
+            keeping.go.set()
+            assert (await asked).data == b"room?" * 3000
+            assert [(await part).data for part in kept] == data
+        assert [function.stats().needs_resets for function in host.devices] == [0, 0]
+
+
 async def test_an_opening_that_was_cancelled_leaves_nothing_behind() -> None:
     before = asyncio.all_tasks()
     for turns in range(6):

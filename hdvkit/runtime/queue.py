@@ -169,15 +169,25 @@ class Queue:
             except MemoryArriving:
                 await self._settle()
             except MemoryBusy:
-                if not self._turn.out:
-                    raise  # nobody of ours will give anything back
-                await self._turn.wait_returned()
+                if not await self._room():
+                    raise  # nobody will give anything back
             else:
                 if chain is not None:
                     self._turn.taken()
                     if not self.ring.memory.immediate:
                         await self._fill(chain)
                 return chain
+
+    async def _room(self) -> bool:
+        """Wait until memory was given back: ours, or that of others who share it. False when none is out."""
+        returned = asyncio.Event()
+        if self._turn.out:
+            await self._turn.wait_returned()
+        elif self.ring.memory.when_returned(returned.set):
+            await returned.wait()
+        else:
+            return False
+        return True
 
     async def _fill(self, chain: Chain) -> None:
         """Wait until a chain shows what the driver stored. Whatever happens meanwhile, it goes back once."""

@@ -12,7 +12,7 @@ import anyio
 import attrs
 
 import hdvkit.hookspecs
-from hdvkit.apertures import ApertureMemory, NoMoreApertures
+from hdvkit.apertures import ApertureMemory, AperturePool, NoMoreApertures
 from hdvkit.errors import HostError
 from hdvkit.memory import Memory, RegionMemory
 from hdvkit.pci.msix import Message
@@ -203,7 +203,8 @@ class SimBackend(Backend):
 
     Options:
         memory_mb: RAM of the machine, half of it (at most 3.75 GiB) below the 32-bit hole, the rest at 4 GiB.
-        apertures: Reach RAM through so many mappings at most, as Hyper-V does; 0 maps all of it.
+        apertures: Reach RAM through so many mappings at most, of all devices together, as on Hyper-V; 0 maps all
+            of it.
         doorbells: How many kicks of a function the platform matches by itself; the others are trapped.
         removable: Whether a device can be taken from a running guest; otherwise it is parked.
     """
@@ -213,10 +214,14 @@ class SimBackend(Backend):
     doorbells: int = attrs.field(default=8, validator=attrs.validators.ge(0))
     removable: bool = True
     machine: SimMachine = attrs.field(init=False)
+    _mappings: "_LimitedMappings" = attrs.field(init=False)
+    _pool: AperturePool = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         """Make the machine, so that a test may look at it before it is opened."""
         self.machine = SimMachine(Ram(self.memory_mb * MIB))
+        self._mappings = _LimitedMappings(self.machine.memory, self.apertures)
+        self._pool = AperturePool(self.apertures)
 
     async def open(self) -> None:
         """Nothing to connect to."""
@@ -235,11 +240,7 @@ class SimBackend(Backend):
 
     def _memory(self) -> Memory:
         if self.apertures:
-            return ApertureMemory(
-                _LimitedMappings(self.machine.memory, self.apertures),
-                limit=self.apertures,
-                max_address=HIGH + self.memory_mb * MIB,
-            )
+            return ApertureMemory(self._mappings, self._pool, max_address=HIGH + self.memory_mb * MIB)
         memory = RegionMemory()
         for address, view in self.machine.memory.regions.items():
             memory.map(address, view)
