@@ -66,6 +66,9 @@ EXCEPTIONS = {
     ("hdvkit_virtiofs.fuse.errors", "os"): {"strerror"},  # a table of words
 }
 
+BINDINGS = "hdvkit.hosts.hdv.abi"
+OPAQUE = {"Pointer"}
+
 NOBODY = {"devices", "plugins", "tests"}  # folders, not packages
 
 
@@ -199,12 +202,31 @@ def is_codec(source: Source) -> bool:
     return source.folder in {"devices", "plugins"} and any(fnmatch(source.name, pattern) for pattern in CODECS)
 
 
+def sees_pointers(source: Source, target: str) -> str | None:
+    """Rule of the bindings: what C has by its address is passed on, and never looked into."""
+    if within(source.name, BINDINGS) or not within(source.name, "hdvkit.hosts"):
+        return None
+    if target == "cffi":
+        return "only the bindings see what is behind a pointer"
+    if target == f"{BINDINGS}.binding" and used_names(source.tree, target) - OPAQUE:
+        return f"only the bindings see what is behind a pointer; {', '.join(OPAQUE)} may be used"
+    return None
+
+
 def names_a_folder(source: Source, target: str) -> str | None:
     """Rule for everybody."""
     return "that is a folder, not a package" if target.partition(".")[0] in NOBODY else None
 
 
-RULES = [climbs, bypasses_the_faces, knows_the_device_half, needs_more_than_bytes, does_io, names_a_folder]
+RULES = [
+    climbs,
+    bypasses_the_faces,
+    knows_the_device_half,
+    needs_more_than_bytes,
+    does_io,
+    sees_pointers,
+    names_a_folder,
+]
 
 
 def violations(root: Path) -> list[str]:
@@ -247,6 +269,8 @@ def test_the_rules_are_about_files_that_exist() -> None:
         ("hdvkit/runtime/host.py", "from hdvkit import open_host", "hdvkit does not lie below hdvkit.runtime"),
         ("hdvkit/hosts/hdv/api.py", "import hdvkit.testing", "hdvkit.testing does not lie below hdvkit.hosts"),
         ("hdvkit/hosts/hdv/api.py", "import hdvkit.virtio.spec", "hdvkit.hosts must not know hdvkit.virtio"),
+        ("hdvkit/hosts/hdv/slot.py", "import cffi", "only the bindings see"),
+        ("hdvkit/hosts/hdv/slot.py", "from hdvkit.hosts.hdv.abi.binding import ffi", "only the bindings see"),
         ("hdvkit/testing/backend.py", "import hdvkit.virtio", "hdvkit.testing must not know hdvkit.virtio"),
         ("hdvkit/testing/driver.py", "import hdvkit.memory", "the guest half shares no code"),
         ("hdvkit/testing/fuse_client.py", "import hdvkit.testing.backend", "the guest half shares no code"),
@@ -273,6 +297,7 @@ def test_the_rules_are_about_files_that_exist() -> None:
 def test_the_checker_sees(tmp_path: Path, path: str, source: str, expected: str) -> None:
     for module in ("virtio/ring", "runtime/queue", "runtime/backend", "plugins"):
         write(tmp_path, f"hdvkit/{module}.py", "")
+    write(tmp_path, "hdvkit/hosts/hdv/abi/binding.py", "")
     for package in ("hdvkit", "hdvkit/virtio", "hdvkit/runtime"):
         write(tmp_path, f"{package}/__init__.py", "")
     write(tmp_path, path, source)
@@ -290,6 +315,8 @@ def test_the_checker_sees(tmp_path: Path, path: str, source: str, expected: str)
         ("hdvkit/testing/driver.py", "import asyncio\nfrom hdvkit.testing.machine import Machine"),
         ("hdvkit/runtime/host.py", "import asyncio, threading\nfrom hdvkit.virtio import Chain"),
         ("hdvkit/memory.py", "import threading\nlock = threading.Lock()"),
+        ("hdvkit/hosts/hdv/doorbells.py", "from hdvkit.hosts.hdv.abi.binding import Pointer"),
+        ("hdvkit/hosts/hdv/abi/proxy.py", "import cffi\nfrom hdvkit.hosts.hdv.abi.binding import ffi"),
         ("hdvkit/cli.py", "import hdvkit.plugins, hdvkit.hosts.hdv.api"),
         ("devices/hdvkit_virtiofs/device.py", "import os, hdvkit\nfrom hdvkit.virtio import Chain"),
         ("plugins/hdvkit_x/backend.py", "from hdvkit.runtime import Backend"),

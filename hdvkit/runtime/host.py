@@ -10,7 +10,6 @@ import logging
 import warnings
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping
 from types import TracebackType
-from typing import TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
@@ -20,12 +19,12 @@ from hdvkit.observe import Event, EventKind, Observer, Observers
 from hdvkit.runtime.backend import Backend, Removal
 from hdvkit.runtime.device import VirtioDevice
 from hdvkit.runtime.events import EventStream
+from hdvkit.runtime.finishing import finish
 from hdvkit.runtime.function import Function
 from hdvkit.runtime.stats import State
 
 log = logging.getLogger("hdvkit.runtime")
 
-Result = TypeVar("Result")
 MakeDevice = Callable[[str, Mapping[str, object]], VirtioDevice]
 """Makes a device of a kind from its options; raises UsageError."""
 
@@ -57,7 +56,7 @@ class DeviceHost:
             await started
         except BaseException:
             self._closing.set()
-            await _finish(self._supervisor)
+            await finish(self._supervisor)
             raise
 
     async def add(self, device: str | VirtioDevice, /, *, name: str | None = None, **options: object) -> Function:
@@ -84,7 +83,7 @@ class DeviceHost:
             kind = type(device).__name__.lower()
         adding = asyncio.create_task(self._add(device, name, kind))
         try:
-            return await _finish(adding)
+            return await finish(adding)
         except asyncio.CancelledError:
             if not adding.cancelled() and adding.exception() is None:
                 await self.remove(adding.result())  # nobody else knows of it
@@ -102,7 +101,7 @@ class DeviceHost:
         """
         if not isinstance(function, Function):
             raise UsageError(f"{function!r} is no attached device: give what add() returned")
-        return await _finish(asyncio.create_task(self._remove(function)))
+        return await finish(asyncio.create_task(self._remove(function)))
 
     @property
     def devices(self) -> tuple[Function, ...]:
@@ -122,7 +121,7 @@ class DeviceHost:
         """Remove all devices and let go of the machine. May be called from any task, and twice."""
         self._closing.set()
         if self._supervisor is not None:
-            await _finish(self._supervisor)
+            await finish(self._supervisor)
 
     async def __aenter__(self) -> "DeviceHost":
         return self
@@ -230,21 +229,6 @@ class DeviceHost:
                 await function.end(State.CLOSED, EventKind.CLOSED)
             self._functions.clear()
         await self.backend.aclose()
-
-
-async def _finish(task: "asyncio.Task[Result]") -> Result:
-    """Wait for a task that must not be left half done; a cancellation of the caller waits for it too."""
-    cancelled = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        if not task.cancelled():
-            task.exception()  # looked at: the caller will never hear of it
-        raise cancelled
-    return task.result()
 
 
 class Opening:

@@ -1,0 +1,1 @@
+"""The device hosts of platforms that hdvkit exists for."""
