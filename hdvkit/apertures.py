@@ -19,6 +19,9 @@ PAGE = 4096
 COPY_BUDGET = 64 << 20
 """Bytes that may be out as copies, of all devices together: two of the longest chains."""
 
+ASK_AGAIN = 1024
+"""Mappings made, after which a platform that had no more is asked for more again."""
+
 
 class NoMoreApertures(MemoryBusy):
     """The platform's limit on mappings is reached."""
@@ -73,6 +76,8 @@ class AperturePool:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        self._granted = limit  # less, while others use up what the platform has
+        self._shrunk = False
         self._apertures: OrderedDict[Key, _Aperture] = OrderedDict()  # least recently used first
         self._leased = 0  # mappings with leases
         self._copied = 0  # bytes
@@ -102,10 +107,10 @@ class AperturePool:
         if aperture is not None and aperture.leases:
             return aperture
         # One mapping always stays free of leases, for copies to pass through.
-        if self._leased >= self.limit - 1:
+        if self._leased >= self._granted - 1:
             if not coherent:
                 return None
-            raise NoMoreApertures(f"all {self.limit - 1} apertures are in use; lower queues or queue_size")
+            raise NoMoreApertures(f"all {self._granted - 1} apertures are in use; lower queues or queue_size")
         return aperture or self._create(key)
 
     def lease(self, aperture: _Aperture, memory: "ApertureMemory", part: slice, coherent: bool) -> Lease:
@@ -140,7 +145,11 @@ class AperturePool:
         return Lease(memoryview(data), back)
 
     def when_returned(self, then: Callable[[], None]) -> bool:
-        """Call ``then`` when the next lease of a chain is back; False when none is out."""
+        """Call ``then`` when there may be more room: when the next lease of a chain is back. False when none is out."""
+        if self._shrunk:  # in the middle of a chain, whose leases are back: next time there will be copies
+            self._shrunk = False
+            then()
+            return True
         if self._passing:
             self._waiting.append(then)
         return bool(self._passing)
@@ -181,20 +190,27 @@ class AperturePool:
         """Map a range, evicting others as often as there are others."""
         memory, start, size, writable = key
         for _ in range(self.limit + 1):
-            if len(self._apertures) < self.limit:
+            if len(self._apertures) < self._granted:
                 try:
                     aperture = _Aperture(memory.platform, memory.platform.create(start, size, writable))
                 except NoMoreApertures:
-                    pass  # others use up the platform's limit: make room in ours
+                    self._shrink()
                 except HostError as error:
                     raise GuestError(f"{size} bytes at {start:#x} cannot be mapped: {error}") from error
                 else:
                     self._creates += 1
                     self._apertures[key] = aperture
+                    if not self._creates % ASK_AGAIN:
+                        self._granted = self.limit
                     return aperture
             if not self._evict():
                 break
         raise NoMoreApertures(f"all {len(self._apertures)} apertures are in use; lower queues or queue_size")
+
+    def _shrink(self) -> None:
+        """Others use up the platform's limit: make do with what we have, for some time."""
+        self._granted = max(1, len(self._apertures))
+        self._shrunk = True
 
     def _evict(self) -> bool:
         key = next((key for key, one in self._apertures.items() if not one.leases), None)

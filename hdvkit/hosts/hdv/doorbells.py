@@ -20,6 +20,7 @@ from hdvkit.errors import HostError
 from hdvkit.hosts.hdv import owner
 from hdvkit.hosts.hdv.abi import vmworker
 from hdvkit.hosts.hdv.abi.binding import Pointer
+from hdvkit.hosts.hdv.abi.hresult import E_ACCESSDENIED, HdvError
 from hdvkit.hosts.hdv.abi.kernel32 import Event
 from hdvkit.hosts.hdv.abi.vmdevicehost import HdvDevice
 from hdvkit.hosts.hdv.machine import Machine
@@ -101,18 +102,19 @@ class Doorbells:
     # On the owner thread
 
     def _register(self, doorbell: Doorbell, match: Match) -> None:
-        refusals: list[str] = []
+        refusals: list[HostError] = []
         try:
             event = Event(self._machine.libraries, doorbell.ring)
         except HostError as error:
-            self._tell_once([str(error)])
+            self._tell_once([error])
             return
         for name, find in self._routes.items():
             try:
                 route = find()
                 route.register_doorbell(*match, event.handle)
             except HostError as error:
-                refusals.append(str(error))
+                refusals.append(error)
+                self._learn(name, error)
             else:
                 self._rung[doorbell.index] = Rung(route, match, event)
                 self.taken[name] += 1
@@ -131,9 +133,14 @@ class Doorbells:
                 log.debug("%s", error)  # a machine that has stopped took its doorbells along
         rung.event.close()
 
+    def _learn(self, name: str, error: HostError) -> None:
+        """A host that was denied doorbells once always is: ask no more."""
+        if name == "vmdevicehost" and isinstance(error, HdvError) and error.hresult == E_ACCESSDENIED:
+            self._machine.denied_doorbells = True
+
     def _by_vmdevicehost(self) -> Route:
-        if self.device is None:
-            raise HostError("the device is not attached to a machine")
+        if self.device is None or self._machine.denied_doorbells:
+            raise HostError("HDV denies this host its doorbells")
         return self.device
 
     def _by_worker(self) -> Route:
@@ -141,8 +148,8 @@ class Doorbells:
             self._worker = vmworker.FastNotification(self._machine.libraries, self._machine.runtime, self._instance)
         return self._worker
 
-    def _tell_once(self, refusals: list[str]) -> None:
+    def _tell_once(self, refusals: list[HostError]) -> None:
         """Each time the guest's driver comes up there is another chance, and the guest decides how often that is."""
         level = logging.DEBUG if self._told else logging.INFO
         self._told = True
-        log.log(level, "kicks of device %s are trapped: %s", self._instance, "; ".join(refusals))
+        log.log(level, "kicks of device %s are trapped: %s", self._instance, "; ".join(map(str, refusals)))

@@ -41,6 +41,8 @@ class Machine:
         self.pool = AperturePool(apertures)
         self.alive = True
         """Cleared before the device host is torn down: from then on Windows must not be asked about its devices."""
+        self.denied_doorbells = False
+        """HDV has refused to ring for this host, as it does for restricted ones."""
         self._system = system
         self._users = 0
         self._host = self._make_host()
