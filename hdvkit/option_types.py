@@ -46,7 +46,7 @@ def to_value(given: object, kind: Any) -> Any:
         TypeError: The value is of another type.
     """
     if isinstance(given, str) and not isinstance(given, Enum):
-        return _converter.structure(given, kind)
+        return _structure(given, kind)
     if _fits(given, kind):
         return given
     if _is_sequence(kind) and isinstance(given, list | tuple | set | frozenset):
@@ -170,6 +170,12 @@ def _make_int(text: str, _: Any) -> int:
     return -size if sign == "-" else size
 
 
+def _structure(text: str, kind: Any) -> Any:
+    # cattrs takes an enum of strings for a string, whatever is registered for enums.
+    plain = _plain(kind)
+    return _make_enum(text, plain) if _is_enum(plain) else _converter.structure(text, kind)
+
+
 def _make_enum(text: str, kind: type[Enum]) -> Enum:
     for member in kind:
         if text == str(member.value) or text.lower() == member.name.lower():
@@ -191,7 +197,7 @@ def _make_union(text: str, kind: Any) -> Any:
     problems = []
     for member in [each for each in members if each is not NoneType]:
         try:
-            return _converter.structure(text, member)
+            return _structure(text, member)
         except ValueError as problem:
             problems.append(str(problem))
     raise ValueError(" or ".join(dict.fromkeys(problems)))
@@ -225,7 +231,6 @@ def _new_converter() -> cattrs.Converter:
     made = cattrs.Converter(detailed_validation=False, structure_fallback_factory=lambda _: _no_text)
     made.register_structure_hook_func(_is_textless, _no_text)
     made.register_structure_hook_func(_is_literal, _make_literal)
-    made.register_structure_hook_func(_is_enum, _make_enum)
     made.register_structure_hook_func(_is_sequence, _make_sequence)
     made.register_structure_hook_func(_is_union, _make_union)
     made.register_structure_hook(bytes, _no_text)

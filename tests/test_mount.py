@@ -120,6 +120,9 @@ class Server:
     def _op_38(self, node: int, body: bytes) -> None:
         self.destroyed = True
 
+    def _op_2(self, node: int, body: bytes) -> None:
+        self.lookups[node] -= int.from_bytes(body, "little")
+
     def _op_42(self, node: int, body: bytes) -> None:
         for ino, count in struct.iter_unpack("<QQ", body[8:]):
             self.lookups[ino] -= count
@@ -262,6 +265,10 @@ class Server:
 
     def _op_35(self, node: int, body: bytes) -> bytes:
         return self.make(node, body[16:-1], int.from_bytes(body[4:8], "little")) + self.opened()
+
+    def _op_39(self, node: int, body: bytes) -> bytes:
+        _, _, command, _, given, room = struct.unpack_from("<QIIQII", body)
+        return struct.pack("<4I", 0, 0, 0, 0) + (command.to_bytes(4, "little") + body[32:])[: room or given]
 
     def _op_46(self, node: int, body: bytes) -> bytes:
         _, offset, whence = struct.unpack_from("<QQI", body)
@@ -583,6 +590,23 @@ async def test_directories_are_listed_across_requests(server: Server, mount: Gue
     await mount.fsync_directory("d")
 
 
+async def test_a_directory_is_read_piece_by_piece_and_from_any_place(server: Server, mount: GuestMount) -> None:
+    for name in ("a", "b", "c", "d"):
+        await mount.mknod(name)
+    async with mount.opendir() as directory:
+        assert [dirent.name for dirent in await directory.read(100)] == [b".", b"..", b"a"]
+        place = directory.tell()
+        (second, *_) = await directory.read()
+        assert [dirent.name for dirent in await directory.read()] == []
+        directory.seek(place)
+        assert await directory.read(40) == [second]
+        directory.seek(second.off)
+        assert [dirent.name for dirent in await directory.read()] == [b"c", b"d"]
+        directory.seek(0)
+        assert len(await directory.read()) == 6
+    assert not server.handles
+
+
 async def test_without_readdirplus_names_are_looked_up(server: Server) -> None:
     server.flags &= ~Init.DO_READDIRPLUS
     async with GuestMount(FuseClient(server, server)) as mount:
@@ -680,6 +704,12 @@ async def test_caches_are_dropped_but_for_what_is_open(server: Server, mount: Gu
     assert sent(server) == [42, 42]
     assert mount.references == 1
     assert +server.lookups == {file.nodeid: 3 - 1}
+    await mount.stat("d/8")
+    sent(server)
+    await mount.drop_caches(batched=False)
+    assert sent(server) == [2, 2]
+    assert mount.references == 1
+    assert +server.lookups == {file.nodeid: 3 - 1}
     with pytest.raises(OSError, match="busy"):
         await mount.unmount()
     await file.close()
@@ -710,6 +740,8 @@ async def test_unmounting(server: Server) -> None:
     await mount.unmount(forget=False)
     await mount.unmount()
     assert sent(server) == [26, 1, 9, 38]
+    assert mount.references == 0
+    assert +mount.refused == {"DESTROY": 1}
 
 
 async def test_what_went_wrong_in_the_block_is_what_is_raised(server: Server) -> None:
@@ -771,6 +803,23 @@ async def test_locks_are_of_the_open_file_and_go_with_it(server: Server) -> None
         assert len({owner for _, owner in told}) == 2
         with pytest.raises(ValueError, match="closed"):
             await one.lock()
+
+
+async def test_a_control_has_an_argument_and_an_answer(server: Server, mount: GuestMount) -> None:
+    async with await mount.open("f", "x+") as file:
+        assert await file.ioctl(0x11, b"argument", out_size=6) == b"\x11\0\0\0ar"
+    with pytest.raises(ValueError, match="closed"):
+        await file.ioctl(0x11)
+
+
+async def test_a_copy_needs_files_that_are_open_for_it(server: Server, mount: GuestMount) -> None:
+    await mount.write_bytes("f", b"data")
+    async with await mount.open("f") as reader, await mount.open("f", "a") as appender:
+        for source, target in ((appender, reader), (reader, reader), (reader, appender)):
+            with pytest.raises(OSError, match="descriptor") as caught:
+                await source.copy_to(target, 1)
+            assert caught.value.errno == errno.EBADF
+    assert not {47, 53} & {opcode for opcode, _, _ in server.log}
 
 
 async def test_a_device_that_keeps_no_locks_is_not_asked(server: Server, mount: GuestMount) -> None:

@@ -6,7 +6,7 @@ import re
 import string
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NewType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NewType
 
 import attrs
 import pytest
@@ -28,6 +28,13 @@ class Cache(enum.Enum):
 
     AUTO = "auto"
     NEVER = "never-ever"
+
+
+class Level(enum.StrEnum):
+    """A choice that is text too."""
+
+    LOW = "l"
+    HIGH = "h"
 
 
 class Operations:
@@ -366,3 +373,12 @@ def test_text_of_sets_is_stable() -> None:
     assert to_text({"b", "a"}) == "a;b"
     with pytest.raises(ValueError, match="has no text form"):
         to_text([""])
+
+
+@pytest.mark.parametrize("kind", [Level, Level | None, Annotated[Level, "how much"], list[Level]])
+def test_a_choice_that_is_text_too_has_names_like_any_other(kind: object) -> None:
+    made = to_value("High", kind)
+    assert made in (Level.HIGH, [Level.HIGH])
+    assert made == to_value("h", kind)
+    with pytest.raises(ValueError, match=r"write one of l\|h"):
+        to_value("medium", kind)

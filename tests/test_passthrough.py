@@ -768,8 +768,11 @@ def only_growing(path: Path) -> Iterator[None]:
 async def test_a_guest_with_a_writeback_cache_writes_pages(folder: Path) -> None:
     share = Passthrough(folder, writeback=True)
     node, file = await opened(share, "file", os.O_WRONLY | os.O_APPEND)
-    await write(share, node, file, 0, b"CONTENT-more")
+    placed = ME._replace(in_place=True)  # such a guest finds the end by itself
+    await share.write_from(node, file, 0, [memoryview(b"CONTENT-more")], placed)
     assert await read(share, node, file) == b"CONTENT-more"
+    await write(share, node, file, 0, b", appended")
+    assert await read(share, node, file) == b"CONTENT-more, appended"
     await share.aclose()
 
 

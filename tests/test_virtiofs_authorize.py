@@ -126,7 +126,7 @@ async def test_nobody_is_asked_about_closing(method: str) -> None:
     assert [name for name, _ in behind.done] == [method]
 
 
-@pytest.mark.parametrize("method", sorted(ASKED.keys() - {"open"}))
+@pytest.mark.parametrize("method", sorted(ASKED.keys() - {"open", "ioctl"}))
 async def test_what_a_read_only_share_refuses_writes(method: str) -> None:
     desk = Desk()
     layer: Any = Authorized(Everything(), desk)
@@ -142,6 +142,16 @@ async def test_what_a_read_only_share_refuses_writes(method: str) -> None:
 async def test_opening_writes_when_its_flags_say_so(flags: int, writes: bool) -> None:
     desk = Desk()
     await Authorized(Everything(), desk).open("/", flags, GUEST)
+    assert [operation.writes for operation in desk.heard] == [writes]
+
+
+@pytest.mark.parametrize(
+    ("command", "writes"),
+    [(0x8008_6601, False), (0x4008_6602, True), (0x801C_581F, False), (0x401C_5820, True), (0x1234, True), (0, True)],
+)
+async def test_a_control_writes_unless_it_is_known_to_read(command: int, writes: bool) -> None:
+    desk = Desk()
+    await Authorized(Everything(), desk).ioctl("/", None, command, b"", 0, GUEST)
     assert [operation.writes for operation in desk.heard] == [writes]
 
 

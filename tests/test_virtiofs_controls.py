@@ -1,24 +1,26 @@
 """Device controls against the file systems of this machine: what a guest may see, change, and never change."""
 
+import contextlib
 import errno
 import os
 import shutil
+import stat
 import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hdvkit_virtiofs import Context, MemoryFileSystem
+from hdvkit_virtiofs.fuse.spec import FS_IOC_FSGETXATTR, FS_IOC_FSSETXATTR, FS_IOC_GETFLAGS, FS_IOC_SETFLAGS
 from hdvkit_virtiofs.passthrough import controls
-from hdvkit_virtiofs.passthrough.controls import (
-    FS_IOC_FSGETXATTR,
-    FS_IOC_FSSETXATTR,
-    FS_IOC_GETFLAGS,
-    FS_IOC_SETFLAGS,
-    control,
-)
+from hdvkit_virtiofs.passthrough.controls import control
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+import hdvkit
+from hdvkit.testing.fuse_messages import IOCTL_DIR
+from hdvkit.testing.guest import Guest
 
 IS_ROOT = os.geteuid() == 0
 ME = os.geteuid()
@@ -283,3 +285,63 @@ def test_what_is_open_by_path_only_has_none(tmp_path: Path) -> None:
         refused(errno.EBADF, descriptor, FS_IOC_GETFLAGS, b"", 4)
     finally:
         os.close(descriptor)
+
+
+# On a read-only share
+
+READ_ONLY = [
+    (FS_IOC_GETFLAGS, 0, 4, 0),
+    (FS_IOC_FSGETXATTR, 0, 28, 0),
+    (FS_IOC_SETFLAGS, 4, 0, errno.EROFS),
+    (FS_IOC_FSSETXATTR, 28, 0, errno.EROFS),
+    *((command, 8, 8, errno.ENOTTY) for command in OTHERS.values()),
+]
+
+
+@pytest.mark.parametrize(("command", "size", "room", "code"), READ_ONLY)
+async def test_a_read_only_share_is_asked_for_flags_and_changes_none(
+    ground: int, tmp_path: Path, command: int, size: int, room: int, code: int
+) -> None:
+    before = flags_of(ground)
+    async with hdvkit.open_host("sim") as host:
+        share = await host.add("virtiofs", source=tmp_path, tag="t", read_only=True)
+        async with Guest.of(host).mount(share) as mount:
+            client = mount.client
+            entry = await client.lookup(1, b"f" if (tmp_path / "f").exists() else b"d")
+            directory = stat.S_ISDIR(entry.attr.mode)
+            begin, end = (client.opendir, client.releasedir) if directory else (client.open, client.release)
+            opened = await begin(entry.nodeid, os.O_RDONLY)
+            asking = client.ioctl(
+                entry.nodeid, opened.fh, command, bytes(size), out_size=room, flags=IOCTL_DIR if directory else 0
+            )
+            if code:
+                with pytest.raises(OSError, match=r".") as caught:
+                    await asking
+                assert errno.errorcode[caught.value.errno or 0] == errno.errorcode[code]
+            else:
+                assert await asking == control(ground, command, b"", room, ME)
+            await end(entry.nodeid, opened.fh)
+            await client.forget(entry.nodeid, 1)
+    assert flags_of(ground) == before
+
+
+async def test_a_read_only_share_lets_no_unknown_control_reach_a_file_system() -> None:
+    asked = []
+
+    class WithControls(MemoryFileSystem):
+        """One whose controls may do anything."""
+
+        async def ioctl(
+            self, node: object, handle: object, command: int, argument: bytes, out_size: int, context: Context
+        ) -> bytes:
+            """Note it."""
+            asked.append(command)
+            return b""
+
+    async with hdvkit.open_host("sim") as host:
+        share = await host.add("virtiofs", source=WithControls({"f": b""}), tag="t", read_only=True)
+        async with Guest.of(host).mount(share) as mount, await mount.open("f") as file:
+            for command in (0x1234, FS_IOC_SETFLAGS, FS_IOC_GETFLAGS):
+                with contextlib.suppress(OSError):
+                    await mount.client.ioctl(file.nodeid, file.fh, command)
+    assert asked == [FS_IOC_GETFLAGS]

@@ -125,7 +125,7 @@ def as_nobody(context: Context) -> Context:
 async def test_every_answer_is_in_the_guests_ids(inner: Recorder, name: str) -> None:
     layer = Identity(inner, ["host:1000:10:1"], ["host:2000:20:1"])
     _, answer = await ask(layer, name, Context())
-    assert answer == answers(GUEST_FILE).get(name, "answer")
+    assert answer == answers(GUEST_FILE).get(name, None if name == "setxattr" else "answer")
 
 
 def test_answers_that_tell_attributes_are_known_here() -> None:

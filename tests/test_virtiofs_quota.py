@@ -7,8 +7,10 @@ The oracle is what lies in the shared directory, counted by plain system calls.
 
 import asyncio
 import errno
+import itertools
 import os
 import stat
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -153,8 +155,9 @@ def quota(
     max_bytes: int | None = MIB,
     max_inodes: int | None = 100,
     warn: Callable[[str], None] = lambda text: None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Share:
-    return Quota(inner, max_bytes=max_bytes, max_inodes=max_inodes, warn=warn)
+    return Quota(inner, max_bytes=max_bytes, max_inodes=max_inodes, warn=warn, clock=clock)
 
 
 @contextmanager
@@ -762,7 +765,7 @@ async def test_statfs_never_shows_more_than_there_is() -> None:
 
 async def test_warnings_come_once_until_usage_fell() -> None:
     told: list[str] = []
-    share = quota(Memory(), 1000, None, told.append)
+    share = quota(Memory(), 1000, None, told.append, clock=itertools.count(0, 60).__next__)
     guest = Caller(share)
     node, handle = await guest.made(b"a")
 
@@ -788,6 +791,34 @@ async def test_warnings_come_once_until_usage_fell() -> None:
     with refused():
         await resize(1001)
     assert len(told) == 4
+
+
+async def test_a_guest_that_goes_up_and_down_is_told_of_once_a_minute() -> None:
+    told: list[str] = []
+    now = 0.0
+    share = quota(Memory(), 1000, None, told.append, clock=lambda: now)
+    guest = Caller(share)
+    node, _ = await guest.made(b"a")
+
+    async def up_and_down() -> None:
+        await share.setattr(node, Changes(size=1000), None, ME)
+        with refused():
+            await share.setattr(node, Changes(size=1001), None, ME)
+        await share.setattr(node, Changes(size=0), None, ME)
+
+    for _ in range(100):
+        await up_and_down()
+    assert len(told) == 2, "of usage, and of the refusal"
+    now = 59.9
+    await up_and_down()
+    assert len(told) == 2
+    now = 60.0
+    await up_and_down()
+    assert len(told) == 4
+    await up_and_down()
+    now = 125.0
+    await share.setattr(node, Changes(size=1000), None, ME)
+    assert len(told) == 5, "what could not be told in time is told when it is still so"
 
 
 async def test_refusals_far_from_the_limit_are_told_once() -> None:
@@ -854,7 +885,7 @@ async def test_bombs_stop_at_the_quota(host: DeviceHost, tmp_path: Path) -> None
         assert answer.blocks * answer.frsize == MIB
         assert (answer.files, answer.ffree) == (1000, 0)
     assert [("inodes" in text, "asked" in text) for text in told[-2:]] == [(True, False), (True, True)]
-    assert len(told) == 5  # bytes: refused, high, and refused again after they had been given back
+    assert len(told) == 4  # bytes: refused and high; refused again within the minute is not told
     assert share.bytes.used <= MIB
 
 

@@ -16,7 +16,7 @@ from hdvkit_virtiofs import Context, DirEntry, Entry, FuseError, MemoryFileSyste
 from hdvkit_virtiofs.memory import Tree
 from hdvkit_virtiofs.memory_tree import MemoryNode
 from hdvkit_virtiofs.policy.globs import Globs, Reach
-from hdvkit_virtiofs.policy.timeouts import Timeouts
+from hdvkit_virtiofs.policy.timeouts import JUDGED, Timeouts
 from hdvkit_virtiofs.policy.visibility import LISTED_AT_ONCE, Visible
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -550,6 +550,28 @@ async def test_what_is_made_has_its_seconds_at_once() -> None:
 def test_a_bad_timeout_is_one_sentence(text: str) -> None:
     with pytest.raises(ValueError, match=r"is no timeout; write PATTERN=SECONDS|^bad pattern"):
         Timeouts(MemoryFileSystem(), [text])
+
+
+async def test_timeouts_are_judged_to_a_depth() -> None:
+    layer = Timeouts(MemoryFileSystem(), ("deep=5", "near/**=7"))
+    names = [b"d"] * (JUDGED - 2) + [b"deep", b"below"]
+
+    async def seconds(names: list[bytes]) -> float | None:
+        node, entry = layer.root, None
+        for name in names:
+            try:
+                entry = await layer.lookup(node, name, Context())
+            except FuseError:
+                entry = await layer.mkdir(node, name, 0o755, Context())
+            node = entry.node
+        assert entry is not None
+        return entry.timeout
+
+    assert await seconds(names) == 5
+    assert await seconds([*names, *[b"d"] * 50]) == 5, "all that is in what matches"
+    assert await seconds([b"d"] * (JUDGED - 1) + [b"deep"]) == 5
+    assert await seconds([b"d"] * JUDGED + [b"deep"]) is None
+    assert await seconds([b"near"] + [b"d"] * JUDGED) == 7
 
 
 async def test_layers_stand_in_front_of_each_other() -> None:

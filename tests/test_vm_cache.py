@@ -132,6 +132,32 @@ def test_a_part_takes_nothing_from_suites_it_does_not_name():
     assert not parts["kernel-6.1"].needs("linux-base")
 
 
+def test_the_tools_are_what_guests_run_and_no_more():
+    tools = next(part for part in recipe.PARTS if part.name == "tools")
+    for package in ("git", "rsync", "python3.13", "libpython3.13-stdlib", "libc6", "libssl3t64", "libpcre2-8-0"):
+        assert tools.needs(package)
+    for package in ("perl", "perl-base", "libperl5.40", "git-man", "libcurl3t64-gnutls", "libcrypt1", "dpkg"):
+        assert not tools.needs(package)
+
+
+def test_git_starts_itself_by_any_of_its_names(tmp_path):
+    loader = tmp_path / recipe.LOADER
+    loader.parent.mkdir(parents=True)
+    loader.write_text('#!/bin/sh\necho "$GIT_EXEC_PATH" "$@"\n')
+    loader.chmod(0o755)
+    recipe._write_program(tmp_path / "git", recipe.GIT_WRAPPER)
+    (tmp_path / "git-upload-pack").symlink_to("git")
+    told = subprocess.run((tmp_path / "git-upload-pack", "a b"), capture_output=True, text=True, check=True).stdout
+    libraries = f"--library-path {tmp_path / recipe.LIBRARIES}"
+    assert told == f"{tmp_path} {libraries} --argv0 git-upload-pack {tmp_path / 'usr/bin/git'} a b\n"
+
+
+def test_a_tool_that_does_not_run_fails_the_part(tmp_path):
+    tool = recipe._write_program(tmp_path / "tool", "#!/bin/sh\necho libmissing.so.1: no such file >&2\nexit 127\n")
+    with pytest.raises(PrepareError, match=r"the guests' tool does not run here \(libmissing"):
+        recipe._prove(tool, [])
+
+
 def test_the_wrapper_in_the_cache_is_no_qemu_of_the_machine(monkeypatch, tmp_path):
     wrapper = tmp_path / "qemu-system-x86_64"
     wrapper.write_text("#!/bin/sh\nexit 0\n")

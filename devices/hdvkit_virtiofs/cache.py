@@ -1,7 +1,7 @@
 """What a guest may remember, and for how long: the cache policies by the names users know."""
 
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, NoReturn
 
 from hdvkit_virtiofs.fuse.spec import OpenReply
 
@@ -17,6 +17,10 @@ class Cache(StrEnum):
     """Nothing: the guest asks each time."""
     METADATA = "metadata"
     """Names and attributes for a day, no data."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> NoReturn:
+        raise ValueError(f"{value!r} is no cache policy; write {', '.join(cls)}")
 
 
 class CacheRules(NamedTuple):

@@ -10,18 +10,23 @@ import attrs
 import hdvkit
 from hdvkit import Chain, Queue, UsageError, VirtioDevice
 from hdvkit.virtio import DeviceType
-from hdvkit_virtiofs import flags
+from hdvkit_virtiofs import flags, options
 from hdvkit_virtiofs.cache import RULES, Cache
 from hdvkit_virtiofs.fuse import BrokenRequest, Session, decode_header, replies, takes_reply
-from hdvkit_virtiofs.fuse.spec import MAX_MAX_WRITE, MIN_MAX_WRITE
+from hdvkit_virtiofs.fuse.spec import MAX_MAX_WRITE, MIN_MAX_WRITE, OpenReply
 from hdvkit_virtiofs.handlers import HANDLERS
 from hdvkit_virtiofs.operations import Operations
 from hdvkit_virtiofs.passthrough import Passthrough
 from hdvkit_virtiofs.policy import Authorize, Policy, Rules, innermost
+from hdvkit_virtiofs.policy.xattrs import lets_acls_pass, lets_labels_pass
 from hdvkit_virtiofs.server import Server, Times
 
 TAG_SIZE = 36
 MAX_REQUEST_QUEUES = 16
+MAX_QUOTA = 2**63 - 1
+"""What a guest's ``df`` can count."""
+LONGEST_TIMEOUT = 2**32 - 1
+"""Seconds a guest can be told, 136 years."""
 
 
 def _source(value: "str | Path | Operations[Any, Any]") -> "Path | Operations[Any, Any]":
@@ -50,6 +55,11 @@ def _check_queue_size(_: object, __: object, size: int) -> None:
         raise ValueError(f"a queue size is a power of two from 8 to 32768; {size} is none")
 
 
+def _between(low: float, high: float) -> Any:
+    """Validates an optional number."""
+    return attrs.validators.optional(attrs.validators.and_(attrs.validators.ge(low), attrs.validators.le(high)))
+
+
 @attrs.define(eq=False)
 class VirtioFs(VirtioDevice):
     """A directory of the host, or any file system written as a class, for one guest to mount.
@@ -69,6 +79,8 @@ class VirtioFs(VirtioDevice):
         xattr_rules: Which ones, as ``action:prefix``, the first that fits: ``ok``, ``bad`` or ``unsupported``, or
             ``prefix:PREFIX:STORED``. By default those that begin with ``user.``; with ``posix_acl`` those too.
         posix_acl: Offer access control lists, which the guest's kernel enforces.
+        security_ctx: Label new files as the guest's kernel says (SELinux, Smack), before a name leads to them. Needs a
+            rule in ``xattr_rules`` by which labels pass, such as ``prefix:security.selinux:trusted.guest.``.
         announce_submounts: Show other file systems of the host below the directory as mounts of their own.
         translate_uid, translate_gid: Users and groups between guest and host, as ``map:GUEST:HOST:COUNT`` and the
             other verbs of :class:`.policy.Identity`.
@@ -89,10 +101,10 @@ class VirtioFs(VirtioDevice):
 
     source: "Path | Operations[Any, Any]" = attrs.field(converter=_source)
     tag: str = attrs.field(validator=_check_tag)
-    read_only: bool = False
+    read_only: bool = attrs.field(default=False, validator=options.SWITCH)
     cache: Cache = attrs.field(default=Cache.AUTO, converter=Cache)
-    attr_timeout: float | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.ge(0)))
-    entry_timeout: float | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.ge(0)))
+    attr_timeout: float | None = attrs.field(default=None, validator=_between(0, LONGEST_TIMEOUT))
+    entry_timeout: float | None = attrs.field(default=None, validator=_between(0, LONGEST_TIMEOUT))
     queues: int = attrs.field(
         default=1, validator=attrs.validators.and_(attrs.validators.ge(1), attrs.validators.le(MAX_REQUEST_QUEUES))
     )
@@ -104,26 +116,29 @@ class VirtioFs(VirtioDevice):
     request_timeout: int = attrs.field(
         default=0, validator=attrs.validators.and_(attrs.validators.ge(0), attrs.validators.le(0xFFFF))
     )
-    writeback: bool = False
-    locks: bool = True
-    xattr: bool = True
-    xattr_rules: tuple[str, ...] = ()
-    posix_acl: bool = False
-    announce_submounts: bool = True
-    translate_uid: tuple[str, ...] = ()
-    translate_gid: tuple[str, ...] = ()
-    squash: str | None = None
-    deny: tuple[str, ...] = ()
-    allow: tuple[str, ...] = ()
-    timeouts: tuple[str, ...] = ()
-    quota_bytes: int | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.ge(0)))
-    quota_inodes: int | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.ge(0)))
+    writeback: bool = attrs.field(default=False, validator=options.SWITCH)
+    locks: bool = attrs.field(default=True, validator=options.SWITCH)
+    xattr: bool = attrs.field(default=True, validator=options.SWITCH)
+    xattr_rules: tuple[str, ...] = attrs.field(default=(), validator=options.XATTR_RULES)
+    posix_acl: bool = attrs.field(default=False, validator=options.SWITCH)
+    security_ctx: bool = attrs.field(default=False, validator=options.SWITCH)
+    announce_submounts: bool = attrs.field(default=True, validator=options.SWITCH)
+    translate_uid: tuple[str, ...] = attrs.field(default=(), validator=options.TRANSLATION)
+    translate_gid: tuple[str, ...] = attrs.field(default=(), validator=options.TRANSLATION)
+    squash: str | None = attrs.field(default=None, validator=options.SQUASH)
+    deny: tuple[str, ...] = attrs.field(default=(), validator=options.PATTERNS)
+    allow: tuple[str, ...] = attrs.field(default=(), validator=options.PATTERNS)
+    timeouts: tuple[str, ...] = attrs.field(default=(), validator=options.TIMEOUTS)
+    quota_bytes: int | None = attrs.field(default=None, validator=_between(0, MAX_QUOTA))
+    quota_inodes: int | None = attrs.field(default=None, validator=_between(0, MAX_QUOTA))
     max_inode_descriptors: int = attrs.field(default=1024, validator=attrs.validators.ge(64))
     authorize: Authorize | None = None
     server: Server[Any, Any] = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         """Open the source, so that a missing directory is the adder's error and not the guest's."""
+        if contradiction := self._contradiction():
+            raise UsageError(f"options of device virtiofs contradict each other: {contradiction}")
         operations = self._rules().around(self._file_system(), lambda reason: self.warn(reason))
         rules = RULES[self.cache]
         times = Times(
@@ -135,6 +150,21 @@ class VirtioFs(VirtioDevice):
         session = Session(wanted, self.max_write, self.max_write, request_timeout=self.request_timeout)
         self.server = Server(operations, session, Policy(read_only=self.read_only), times, HANDLERS)
 
+    def _contradiction(self) -> str | None:
+        """What one option asks for and another takes back. Options that merely have nothing to do do not count."""
+        if self.writeback and RULES[self.cache].open_flags & OpenReply.DIRECT_IO:
+            return f"writeback=true keeps data in the guest, and cache={self.cache} keeps none there; leave out one"
+        if not self.xattr and (self.xattr_rules or self.posix_acl or self.security_ctx):
+            return "xattr=false offers no extended attributes, which another option needs; leave out one"
+        if self.security_ctx and not lets_labels_pass(self.xattr_rules):
+            rule = "prefix:security.:trusted.guest."
+            return f"security_ctx=true needs a rule by which labels pass; add ok:security. or {rule} to xattr_rules"
+        if self.posix_acl and self.xattr_rules and not lets_acls_pass(self.xattr_rules):
+            return "posix_acl=true needs a rule by which ACLs pass; add ok:system.posix_acl_ to xattr_rules, in front"
+        if self.squash is not None and (self.translate_uid or self.translate_gid):
+            return f"squash={self.squash} is for all ids and leaves none for translate_uid or translate_gid; drop one"
+        return None
+
     def _file_system(self) -> Operations[Any, Any]:
         if isinstance(self.source, Operations):
             return self.source
@@ -144,6 +174,7 @@ class VirtioFs(VirtioDevice):
             read_only=self.read_only,
             locks=self.locks,
             posix_acl=self.posix_acl,
+            security_ctx=self.security_ctx,
             announce_submounts=self.announce_submounts,
             max_inode_descriptors=self.max_inode_descriptors,
         )

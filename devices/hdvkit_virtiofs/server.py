@@ -1,6 +1,6 @@
 """One guest's session with one file system: each request decoded, checked, handed to its handler, answered.
 
-Knows FUSE and file systems, nothing of rings; a request is a :class:`Channel` of readable and writable bytes.
+Knows FUSE and file systems, nothing of rings; a request comes over a :class:`.call.Channel`.
 """
 
 import asyncio
@@ -8,57 +8,28 @@ import errno
 import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Generic, Protocol
+from typing import Any, Generic
 
 import attrs
 
 from hdvkit_virtiofs import fuse
-from hdvkit_virtiofs.fuse import Context, Entry, FuseError, InHeader, NodeId, Request, Session, extensions, replies
+from hdvkit_virtiofs.call import Call, Channel
+from hdvkit_virtiofs.fuse import Entry, FuseError, InHeader, NodeId, Request, Session, extensions, replies
 from hdvkit_virtiofs.fuse.answers import Attributes, Handle, Node
 from hdvkit_virtiofs.fuse.extensions import Extensions
 from hdvkit_virtiofs.fuse.messages import BatchForget, Forget, ForgetOne, Interrupt
-from hdvkit_virtiofs.fuse.spec import ATTR_SUBMOUNT, InitFlag, Opcode
+from hdvkit_virtiofs.fuse.spec import ATTR_SUBMOUNT, Opcode
 from hdvkit_virtiofs.handles import HandleTable, OpenFile
 from hdvkit_virtiofs.nodes import NodeTable
 from hdvkit_virtiofs.operations import Operations
 from hdvkit_virtiofs.policy import Policy, innermost
+from hdvkit_virtiofs.seldom import Seldom
 
 log = logging.getLogger("hdvkit.virtiofs")
 
 OUT_HEADER_SIZE = replies.HEADER_SIZE
 FORGETS_AT_ONCE = 256
 """So many nodes are forgotten before other requests go on; Linux sends fewer at a time."""
-SETGID_JUDGED = 37
-"""Linux 6.1 has this minor version. Since 6.0 it takes setgid off a mode, where it must, before it asks a FUSE server;
-older ones leave that to the server, and groups are told since 7.38."""
-
-
-class Channel(Protocol):
-    """The bytes of one request and the room for its answer; a virtio chain is one."""
-
-    readable_size: int
-    writable_size: int
-    written: int
-
-    def read(self, size: int | None = None) -> bytes:
-        """Copy the next bytes of the request."""
-        ...
-
-    def unread(self) -> list[memoryview]:
-        """The bytes that were not read, in the guest's own memory."""
-        ...
-
-    def write(self, data: bytes) -> int:
-        """Append to the answer."""
-        ...
-
-    def room(self, skip: int = 0, size: int | None = None) -> list[memoryview]:
-        """Room for the answer, in the guest's own memory."""
-        ...
-
-    def rewind(self) -> None:
-        """Start the answer again."""
-        ...
 
 
 @attrs.frozen
@@ -68,27 +39,6 @@ class Times:
     entry: float = 1.0
     attr: float = 1.0
     open_flags: int = 0
-
-
-class Call:
-    """One request under way."""
-
-    __slots__ = ("channel", "context", "filled", "header", "interrupted", "message", "task")
-
-    def __init__(self, header: InHeader, message: Request, more: Extensions, channel: Channel) -> None:
-        self.header = header
-        self.message: Any = message  # its handler knows which message its opcode has
-        self.channel = channel
-        self.context = Context(header.uid, header.gid, header.pid, getattr(message, "umask", 0), *more)
-        self.filled = 0
-        """Bytes the handler has put into the guest's memory behind the header itself."""
-        self.interrupted = False
-        self.task: asyncio.Task[None] | None = None
-
-    @property
-    def space(self) -> int:
-        """Bytes of payload the guest has room for."""
-        return max(0, self.channel.writable_size - OUT_HEADER_SIZE)
 
 
 Handler = Callable[["Server[Any, Any]", Call], Awaitable[bytes]]
@@ -119,6 +69,7 @@ class Server(Generic[Node, Handle]):
             True: type(innermost(operations)).opendir is Operations.opendir,
         }
         self._calls: dict[int, Call] = {}
+        self._seldom = Seldom()
 
     # One request
 
@@ -133,7 +84,7 @@ class Server(Generic[Node, Handle]):
             if channel.writable_size < replies.least_size(header.opcode):
                 raise FuseError(errno.EIO)  # before anything is done that the guest would not hear of
             call = Call(header, message, more, channel)
-            if hasattr(message, "umask") and self._groups_are_untold():
+            if hasattr(message, "umask") and self.session.groups_are_untold:
                 call.context = call.context._replace(groups=None)
         except FuseError as error:
             self.refuse(header, channel, error.errno)
@@ -158,7 +109,8 @@ class Server(Generic[Node, Handle]):
                 raise
             self.refuse(call.header, call.channel, errno.EINTR)
         except Exception:
-            log.exception("%s failed for node %d", Opcode(call.header.opcode).name, call.header.nodeid)
+            if self._seldom.may_tell(call.header.opcode):  # the guest may ask for the same again and again
+                log.exception("%s failed for node %d", Opcode(call.header.opcode).name, call.header.nodeid)
             self.refuse(call.header, call.channel, errno.EIO)
         else:
             self._answer(call, payload)
@@ -232,7 +184,8 @@ class Server(Generic[Node, Handle]):
             try:
                 await self._release(file)
             except Exception as error:
-                log.warning("closing a file of a guest that is gone failed: %r", error)
+                if self._seldom.may_tell("close"):
+                    log.warning("closing a file of a guest that is gone failed: %r", error)
         self.nodes.clear()
         self._calls.clear()
 
@@ -247,12 +200,6 @@ class Server(Generic[Node, Handle]):
             fuse.check_payload(message, channel.readable_size)
         self.policy.check(header.opcode, message)
         return message, more
-
-    def _groups_are_untold(self) -> bool:
-        """Whether the file system heeds further groups, and the guest has judged by them but cannot tell them."""
-        flag = InitFlag.CREATE_SUPP_GROUP
-        session = self.session
-        return flag in self.operations.init_flags and flag not in session.flags and session.minor >= SETGID_JUDGED
 
     def _at_once(self, call: Call) -> bool:
         """Requests that wait for nothing and are answered by nothing, or next to it."""

@@ -160,7 +160,12 @@ class FuseRequests:
 
     async def _exchange(self, request: Request) -> bytes:
         queue = self._queues[(request.unique >> 1) % len(self._queues)]
-        return check(request, await queue.submit(request.readable, request.writable))
+        reply = await queue.submit(request.readable, request.writable)
+        try:
+            return check(request, reply)
+        except OSError:
+            self.session.refused[_name(request.opcode)] += 1
+            raise
 
     def _lay_out(
         self,

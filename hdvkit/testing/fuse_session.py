@@ -35,6 +35,7 @@ class Session:
         self.max_write = PAGE_SIZE
         self.uniques = itertools.count(2, 2)  # the odd numbers belong to INTERRUPT
         self.requests: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
         self.bytes_read = 0
         self.bytes_written = 0
 

@@ -68,13 +68,19 @@ class GuestMount(MountNames, MountAttributes):
         self._state.mounted = False
         if forget:
             await self.drop_caches()
+        else:
+            self._state.nodes.take_unused()
         # Linux does not look at the answer.
         with contextlib.suppress(OSError):
             await self._client.destroy()
 
-    async def drop_caches(self) -> None:
-        """Give back the references to all nodes that no open file needs."""
+    async def drop_caches(self, *, batched: bool = True) -> None:
+        """Give back the references to all nodes that no open file needs; one by one, as Linux, unless ``batched``."""
         unused = self._state.nodes.take_unused()
+        if not batched:
+            for nodeid, nlookup in unused:
+                await self._client.forget(nodeid, nlookup)
+            return
         for at in range(0, len(unused), FORGETS_PER_BATCH):
             await self._client.batch_forget(unused[at : at + FORGETS_PER_BATCH])
 
@@ -92,6 +98,11 @@ class GuestMount(MountNames, MountAttributes):
     def requests(self) -> Counter[str]:
         """How many requests were sent, by the opcode's name."""
         return self._client.session.requests
+
+    @property
+    def refused(self) -> Counter[str]:
+        """How many of them the device answered with an error."""
+        return self._client.session.refused
 
     @property
     def bytes_read(self) -> int:

@@ -139,7 +139,15 @@ class GuestFile:
     async def copy_to(self, other: Self, length: int, *, offset: int = 0, to: int = 0) -> int:
         """Let the device copy a range to another file of this mount; return how much it copied."""
         self._check(Open.WRONLY)
+        other._check(Open.RDONLY)
+        if other._flags & Open.APPEND:
+            raise OSError(errno.EBADF, "Bad file descriptor", other.path)
         return await self._named(self._copy((other.nodeid, other.fh, to), length, offset))
+
+    async def ioctl(self, command: int, argument: bytes = b"", *, out_size: int = 0) -> bytes:
+        """Control the device as the system call of this name does; at most ``out_size`` bytes come back."""
+        self._check()
+        return await self._named(self._client.ioctl(self.nodeid, self.fh, command, argument, out_size=out_size))
 
     async def stat(self) -> Stat:
         """The attributes now, asked through the handle."""

@@ -5,8 +5,9 @@ import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from hdvkit.testing.fuse_messages import RENAME_EXCHANGE, RENAME_NOREPLACE, Init, Opcode, Open, ProtocolError
+from hdvkit.testing.fuse_messages import RENAME_EXCHANGE, RENAME_NOREPLACE, Init, Opcode, Open
 from hdvkit.testing.fuse_replies import Dirent, DirentPlus
+from hdvkit.testing.mount_directory import GuestDirectory, forward
 from hdvkit.testing.mount_state import DirEntry, failure, is_dot, to_text
 from hdvkit.testing.mount_walk import MountView, Path, Walk, encode
 
@@ -30,6 +31,14 @@ class MountNames(MountView):
                 return [DirEntry.of(dirent, entry) for entry, dirent in await self._read_entries(nodeid)]
             names = await self._read_names(nodeid)
             return [DirEntry.of(dirent, await walk.lookup(nodeid, dirent.name)) for dirent in names]
+
+    @asynccontextmanager
+    async def opendir(self, path: Path = ".") -> AsyncIterator[GuestDirectory]:
+        """Open a directory for a block, to read it piece by piece."""
+        with self._walk(path) as walk:
+            nodeid = (await walk.node()).nodeid
+            async with self._directory(nodeid) as fh:
+                yield GuestDirectory(self._client, nodeid, fh, self._state.readdir_size)
 
     async def walk(self, path: str = ".") -> AsyncIterator[tuple[str, list[str], list[str]]]:
         """Go through a tree top down: (directory, its directories, its other names), as ``os.walk``."""
@@ -149,10 +158,9 @@ class MountNames(MountView):
     async def _read_names(self, nodeid: int) -> list[Dirent]:
         names: list[Dirent] = []
         async with self._directory(nodeid) as fh:
-            offset = 0
-            while batch := await self._client.readdir(nodeid, fh, offset, self._state.readdir_size):
+            directory = GuestDirectory(self._client, nodeid, fh, self._state.readdir_size)
+            while batch := await directory.read():
                 names += [dirent for dirent in batch if not is_dot(dirent.name)]
-                offset = _forward(offset, batch[-1])
         return names
 
     async def _read_entries(self, nodeid: int) -> list[DirentPlus]:
@@ -162,12 +170,5 @@ class MountNames(MountView):
             while batch := await self._client.readdirplus(nodeid, fh, offset, self._state.readdir_size):
                 self._state.nodes.gain_listed(batch)
                 entries += [plus for plus in batch if not is_dot(plus.dirent.name)]
-                offset = _forward(offset, batch[-1].dirent)
+                offset = forward(offset, batch[-1].dirent)
         return entries
-
-
-def _forward(offset: int, last: Dirent) -> int:
-    """Where to read on; a device that leads back to the same place would keep the guest busy for ever."""
-    if last.off == offset:
-        raise ProtocolError(f"the directory goes on at {offset}, where it was just read")
-    return last.off

@@ -1,7 +1,7 @@
 """What a file system answers with: attributes, entries, open files. Knows no byte layouts."""
 
 import stat
-from typing import Generic, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from hdvkit_virtiofs.fuse.spec import MAX_OFFSET
 
@@ -107,6 +107,10 @@ class Changes(NamedTuple):
     ctime_ns: int | None = None
     kill_suidgid: bool = False
     """The setuid bit, and setgid of an executable file, must go with this change."""
+
+
+KILL_SUIDGID: Final = Changes(kill_suidgid=True)
+"""Nothing else is to change."""
 
 
 class FileLock(NamedTuple):

@@ -31,6 +31,10 @@ RULES: Final[dict[State, tuple[dict[int, State | None], State | None]]] = {
 }
 """Where a request leads: first by its opcode, then for all others. None: it may not come now."""
 
+SETGID_JUDGED: Final = 37
+"""Linux 6.1 has this minor version. Since 6.0 it takes setgid off a mode, where it must, before it asks a FUSE server;
+older ones leave that to the server, and groups are told since 7.38."""
+
 
 class Session:
     """One session, from reset to reset.
@@ -65,6 +69,12 @@ class Session:
         self.setxattr_ext = False
         self.max_readahead = 0
         self.max_pages = spec.DEFAULT_MAX_PAGES
+
+    @property
+    def groups_are_untold(self) -> bool:
+        """Whether the device heeds further groups of callers, and the guest has judged by them but cannot tell them."""
+        flag = InitFlag.CREATE_SUPP_GROUP
+        return flag in self._wanted and flag not in self.flags and self.minor >= SETGID_JUDGED
 
     def check(self, opcode: int) -> State:
         """Check that a request may come now, and return the state it leads to. The state does not change.

@@ -4,6 +4,7 @@ import asyncio
 import errno
 from typing import Any
 
+from hdvkit_virtiofs.call import Call
 from hdvkit_virtiofs.fuse import (
     DirectoryWriter,
     DirEntry,
@@ -14,6 +15,8 @@ from hdvkit_virtiofs.fuse import (
     is_name,
     replies,
 )
+from hdvkit_virtiofs.fuse.answers import KILL_SUIDGID
+from hdvkit_virtiofs.fuse.messages import Write
 from hdvkit_virtiofs.fuse.spec import (
     IOCTL_32BIT,
     IOCTL_COMPAT,
@@ -26,8 +29,7 @@ from hdvkit_virtiofs.fuse.spec import (
     Opcode,
 )
 from hdvkit_virtiofs.handlers import locks
-from hdvkit_virtiofs.handlers.nodes import KILL_SUIDGID
-from hdvkit_virtiofs.server import Call, Server
+from hdvkit_virtiofs.server import Server
 
 S = Server[Any, Any]
 
@@ -132,11 +134,18 @@ async def write(server: S, call: Call) -> bytes:
         if message.write_flags & WRITE_KILL_SUIDGID:
             await server.operations.setattr(node, KILL_SUIDGID, file.handle, call.context)
         views = call.channel.unread()
-        context = call.context
-        if file.flags & O_APPEND and (message.write_flags & WRITE_CACHE or not message.flags & O_APPEND):
-            context = context._replace(in_place=True)
+        context = call.context._replace(in_place=True) if _is_in_place(server, message, file.flags) else call.context
         done = await server.operations.write_from(node, file.handle, message.offset, views, context)
     return replies.write(done)
+
+
+def _is_in_place(server: S, message: Write, opened: int) -> bool:
+    """Whether a write goes to its offset although its file was opened to append."""
+    if not opened & O_APPEND:
+        return False
+    # A guest that collects writes has appended them by itself, to the end that it alone knows.
+    collected = message.write_flags & WRITE_CACHE or InitFlag.WRITEBACK_CACHE in server.session.flags
+    return bool(collected or not message.flags & O_APPEND)
 
 
 async def flush(server: S, call: Call) -> bytes:

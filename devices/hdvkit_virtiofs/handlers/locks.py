@@ -3,9 +3,10 @@
 import errno
 from typing import Any
 
+from hdvkit_virtiofs.call import Call
 from hdvkit_virtiofs.fuse import FileLock, FuseError, InitFlag, replies
 from hdvkit_virtiofs.fuse.spec import F_UNLCK, LK_FLOCK, Opcode
-from hdvkit_virtiofs.server import Call, Server
+from hdvkit_virtiofs.server import Server
 
 S = Server[Any, Any]
 

@@ -9,12 +9,13 @@ import stat
 import time
 from typing import Any
 
+from hdvkit_virtiofs.call import Call
 from hdvkit_virtiofs.fuse import Changes, FuseError, InitFlag, replies
+from hdvkit_virtiofs.fuse.answers import KILL_SUIDGID
 from hdvkit_virtiofs.fuse.spec import SETXATTR_ACL_KILL_SGID
-from hdvkit_virtiofs.server import Call, Server
+from hdvkit_virtiofs.server import Server
 
 NOTHING = Changes()
-KILL_SUIDGID = Changes(kill_suidgid=True)
 
 S = Server[Any, Any]
 """Handlers serve any file system; what its nodes and handles are is none of their business."""

@@ -14,12 +14,8 @@ import struct
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from hdvkit_virtiofs.fuse.spec import FS_IOC_FSGETXATTR, FS_IOC_FSSETXATTR, FS_IOC_GETFLAGS, FS_IOC_SETFLAGS
 from hdvkit_virtiofs.passthrough.errors import refusal
-
-FS_IOC_GETFLAGS: Final = 0x8008_6601
-FS_IOC_SETFLAGS: Final = 0x4008_6602
-FS_IOC_FSGETXATTR: Final = 0x801C_581F
-FS_IOC_FSSETXATTR: Final = 0x401C_5820
 
 # Bits a guest may change, with the names of linux/fs.h; all others are kept.
 _FREE_FLAGS = (

@@ -162,8 +162,8 @@ class Passthrough(OpenFiles, ExtendedAttributes):
 
     @answers_errno
     async def mknod(self, parent: Inode, name: bytes, mode: int, rdev: int, context: Context) -> Entry[Inode]:
-        """Make a regular file, fifo or socket; device nodes are EPERM, they would be the host's devices."""
-        return self._adopted(parent, self._maker.node(parent, name, mode, context), name)
+        """Make a regular file, fifo, socket or whiteout; other device nodes are EPERM, they would be the host's."""
+        return self._adopted(parent, self._maker.node(parent, name, mode, rdev, context), name)
 
     @answers_errno
     async def mkdir(self, parent: Inode, name: bytes, mode: int, context: Context) -> Entry[Inode]:

@@ -10,10 +10,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import struct
-from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
-from operator import attrgetter
 from typing import NamedTuple
 
 import attrs
@@ -25,6 +21,8 @@ from hdvkit_virtiofs.passthrough.descriptors import Descriptors
 from hdvkit_virtiofs.passthrough.errors import refusal
 from hdvkit_virtiofs.passthrough.files import File
 from hdvkit_virtiofs.passthrough.inodes import Inode
+from hdvkit_virtiofs.passthrough.kernel_locks import access, ask, check_access, tell
+from hdvkit_virtiofs.passthrough.lock_ranges import in_the_way, overlaid
 
 MAX_LOCKS = 16384
 """Ranges one guest may hold; the kernel walks all of a file's for each call, these in 0.2 ms. More is ENOLCK."""
@@ -37,8 +35,6 @@ MAX_WAITERS = 512
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.001, 0.050
 """Seconds until a lock in the way from outside is tried again: a host process tells nobody when it lets go."""
-
-_FLOCK = struct.Struct("hhqqi")  # struct flock: type, whence, start, len, pid
 
 _ONLY_AS_GIVEN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ETXTBSY, errno.EISDIR}
 
@@ -99,11 +95,11 @@ class Locks:
             raise refusal(errno.EINVAL)
         with file:
             holder = self._held.get((inode, False), {}).get(wanted.owner)
-            told = _ask(holder.descriptor if holder else file.descriptor, wanted)
+            told = ask(holder.descriptor if holder else file.descriptor, wanted)
         if told is None:
             return None
         ours = self._blocker((inode, False), wanted.owner, wanted)
-        return _in_the_way(ours.locks, wanted) if ours else told
+        return in_the_way(ours.locks, wanted) if ours else told
 
     async def set(self, inode: Inode, file: File, wanted: FileLock, wait: bool) -> None:
         """Take, change or give up a lock. Cancelled while it waits, it leaves everything as it was.
@@ -146,7 +142,7 @@ class Locks:
     def _attempt(self, place: Place, owner: Owner, file: File, wanted: FileLock) -> None:
         with file:
             if not wanted.flock:
-                _check_access(file, wanted)
+                check_access(file, wanted)
             holder = self._held.get(place, {}).get(owner)
             if holder is None:
                 if wanted.type == fcntl.F_UNLCK:
@@ -164,7 +160,7 @@ class Locks:
             raise refusal(errno.ENOLCK)
         descriptor = file.descriptor
         if not wanted.flock:
-            if _ask(descriptor, wanted) is not None:
+            if ask(descriptor, wanted) is not None:
                 raise refusal(errno.EAGAIN)
             descriptor = self._open(descriptor)
         holder = Holder(place, owner, descriptor, file)
@@ -179,7 +175,7 @@ class Locks:
             except OSError as error:
                 if error.errno not in _ONLY_AS_GIVEN:
                     raise
-        return self._descriptors.reopen(descriptor, _access(descriptor) | QUIET)
+        return self._descriptors.reopen(descriptor, access(descriptor) | QUIET)
 
     def _change(self, holder: Holder, file: File, wanted: FileLock) -> None:
         locks = overlaid(holder.locks, wanted)
@@ -187,7 +183,7 @@ class Locks:
         if more > 0 and self._count + more > MAX_LOCKS:
             raise refusal(errno.ENOLCK)
         try:
-            _tell(holder.descriptor, wanted)
+            tell(holder.descriptor, wanted)
         except BlockingIOError:
             if wanted.flock:  # flock(2): to become another, a lock is given up first
                 self._keep(holder, [])
@@ -218,7 +214,7 @@ class Locks:
     def _blocker(self, place: Place, owner: Owner, wanted: FileLock) -> Holder | None:
         """Another owner of this guest that is in the way, or None; then it comes from outside, if from anywhere."""
         for holder in reversed(self._held.get(place, {}).values()):  # most often who has just got it
-            if holder.owner != owner and _in_the_way(holder.locks, wanted):
+            if holder.owner != owner and in_the_way(holder.locks, wanted):
                 return holder
         return None
 
@@ -266,74 +262,3 @@ class Locks:
                 seen.add(one)
                 ahead += [wait.holder.owner for wait in self._waits.get(one, ()) if not wait.changed.is_set()]
         return False
-
-
-# Ranges of one owner: sorted, disjoint, and one where neighbours are alike
-
-
-def overlaid(locks: Sequence[FileLock], new: FileLock) -> list[FileLock]:
-    """What an owner holds after ``new``, which may be an F_UNLCK, was laid over its locks."""
-    first, behind = _touched(locks, new)
-    before, after = max(first - 1, 0), behind + 1  # neighbours may become one with it
-    left = [lock._replace(end=min(lock.end, new.start - 1)) for lock in locks[before : first + 1]]
-    right = [lock._replace(start=max(lock.start, new.end + 1)) for lock in locks[max(behind - 1, 0) : after]]
-    return [*locks[:before], *_joined([*left, new, *right]), *locks[after:]]
-
-
-def _touched(locks: Sequence[FileLock], other: FileLock) -> tuple[int, int]:
-    first = bisect_left(locks, other.start, key=attrgetter("end"))
-    return first, bisect_right(locks, other.end, key=attrgetter("start"))
-
-
-def _joined(pieces: Sequence[FileLock]) -> list[FileLock]:
-    joined: list[FileLock] = []
-    for piece in pieces:
-        if piece.type == fcntl.F_UNLCK or piece.start > piece.end:
-            continue
-        if joined and joined[-1].type == piece.type and joined[-1].end + 1 == piece.start:
-            joined[-1] = joined[-1]._replace(end=piece.end)
-        else:
-            joined.append(piece)
-    return joined
-
-
-def _in_the_way(locks: Sequence[FileLock], wanted: FileLock) -> FileLock | None:
-    first, behind = _touched(locks, wanted)
-    return next((lock for lock in locks[first:behind] if fcntl.F_WRLCK in (lock.type, wanted.type)), None)
-
-
-# The kernel's words
-
-_OF_FLOCK = {fcntl.F_RDLCK: fcntl.LOCK_SH, fcntl.F_WRLCK: fcntl.LOCK_EX, fcntl.F_UNLCK: fcntl.LOCK_UN}
-
-
-def _tell(descriptor: int, lock: FileLock) -> None:
-    """Have a lock set; BlockingIOError when another is in the way."""
-    if lock.flock:
-        fcntl.flock(descriptor, _OF_FLOCK[lock.type] | fcntl.LOCK_NB)
-    else:
-        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _packed(lock))
-
-
-def _ask(descriptor: int, lock: FileLock) -> FileLock | None:
-    """What is in the way of ``lock``, other than locks set by this very descriptor."""
-    type_, _, start, length, _ = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _packed(lock)))
-    if type_ == fcntl.F_UNLCK:
-        return None
-    return FileLock(0, type_, start, start + length - 1 if length else MAX_OFFSET)
-
-
-def _packed(lock: FileLock) -> bytes:
-    length = 0 if lock.end == MAX_OFFSET else lock.end - lock.start + 1  # 0 is to the end, wherever that is
-    return _FLOCK.pack(lock.type, os.SEEK_SET, lock.start, length, 0)
-
-
-def _access(descriptor: int) -> int:
-    return fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE
-
-
-def _check_access(file: File, lock: FileLock) -> None:
-    """fcntl_locking(2): to lock for reading, a file must be open for reading; the same for writing."""
-    unfit = {fcntl.F_RDLCK: os.O_WRONLY, fcntl.F_WRLCK: os.O_RDONLY}.get(lock.type)
-    if unfit is not None and _access(file.descriptor) == unfit:
-        raise refusal(errno.EBADF)

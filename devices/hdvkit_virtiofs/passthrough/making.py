@@ -17,6 +17,7 @@ from hdvkit_virtiofs.passthrough.errors import refusal
 from hdvkit_virtiofs.passthrough.inodes import REFERENCE, Inode
 
 _BY_MKNOD = {stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK}
+_WHITEOUT = (stat.S_IFCHR, 0)
 
 _NO_TMPFILE = {errno.EISDIR, errno.EOPNOTSUPP}
 """How a kernel and a file system that do not know O_TMPFILE refuse it."""
@@ -50,14 +51,16 @@ class Maker:
         call = partial(os.symlink, target, name, dir_fd=parent.descriptor)
         return self._make(call, os.unlink, parent, name, stat.S_IFLNK, context)
 
-    def node(self, parent: Inode, name: bytes, mode: int, context: Context) -> Descriptor:
-        """Make a regular file, fifo or socket and return an O_PATH descriptor of it.
+    def node(self, parent: Inode, name: bytes, mode: int, rdev: int, context: Context) -> Descriptor:
+        """Make a regular file, fifo, socket or whiteout and return an O_PATH descriptor of it.
+
+        A whiteout is the character device 0:0, which there is no driver for: overlayfs means by it that a name is gone.
 
         Raises:
-            OSError: The kernel's answer; EPERM for device nodes, which would act on the host's devices.
+            OSError: The kernel's answer; EPERM for all other device nodes, which would act on the host's devices.
         """
         kind = stat.S_IFMT(mode) or stat.S_IFREG
-        if kind not in _BY_MKNOD:
+        if kind not in _BY_MKNOD and (kind, rdev) != _WHITEOUT:
             raise refusal(errno.EPERM)
         mode = kind | self._without_umask(mode, parent, context)
         call = partial(os.mknod, name, mode, dir_fd=parent.descriptor)

@@ -231,7 +231,7 @@ class OpenFiles(Operations[Inode, File]):
         try:
             return self._untouched(lambda more: self._descriptors.reopen(descriptor, host_flags | more))
         except PermissionError:
-            if not self._appends(flags):
+            if not flags & os.O_APPEND:
                 raise
             # A file that may only grow (chattr +a) is opened in no other way.
             return self._untouched(lambda more: self._descriptors.reopen(descriptor, host_flags | os.O_APPEND | more))
@@ -250,10 +250,7 @@ class OpenFiles(Operations[Inode, File]):
         be, so lines of two writers (another guest, a host process) never overwrite each other.
         """
         waits = bool(flags & (os.O_SYNC | os.O_DSYNC))
-        return self._kept(File(descriptor, self._descriptors, waits, self._appends(flags)))
-
-    def _appends(self, flags: int) -> bool:
-        return bool(flags & os.O_APPEND) and not self._writeback
+        return self._kept(File(descriptor, self._descriptors, waits, bool(flags & os.O_APPEND)))
 
     def _kept(self, file: File) -> Opened[File]:
         self._files.add(file)

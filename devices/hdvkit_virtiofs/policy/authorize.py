@@ -12,6 +12,8 @@ from hdvkit_virtiofs.fuse.answers import Context, Handle, Node
 from hdvkit_virtiofs.fuse.errors import FuseError
 from hdvkit_virtiofs.operations import Operations
 from hdvkit_virtiofs.policy.paths import ByPath
+from hdvkit_virtiofs.policy.requests import READING_CONTROLS
+from hdvkit_virtiofs.seldom import Seldom
 
 log = logging.getLogger("hdvkit.virtiofs")
 
@@ -37,7 +39,8 @@ READING: Final = frozenset(
         "syncfs",
     }
 )
-"""Operations that change no file, no name and no attribute. ``open`` is one of them if its flags are; no other is."""
+"""Operations that change no file, no name and no attribute. ``open`` is one of them if its flags are,
+``ioctl`` if its command is; no other is."""
 
 ASKED_AGAIN: Final = 8
 """So often the embedder is asked anew because a file moved meanwhile; then the guest gets EBUSY."""
@@ -87,6 +90,7 @@ class Authorized(ByPath[Node, Handle]):
     def __init__(self, inner: Operations[Node, Handle], authorize: Authorize) -> None:
         super().__init__(inner)
         self._authorize = authorize
+        self._seldom = Seldom()
         for name, parameters in _METHODS.items():
             setattr(self, name, self._asking(name, parameters))
 
@@ -111,7 +115,7 @@ class Authorized(ByPath[Node, Handle]):
             await self._authorize(operation)
         except Exception as error:
             code = _code(error)
-            if code is None:
+            if code is None and self._seldom.may_tell(operation.name):  # it is up to the guest how often it asks
                 log.exception("authorize failed for %s of %r", operation.name, operation.path)
             raise FuseError(code or errno.EIO) from None
 
@@ -129,8 +133,16 @@ class Authorized(ByPath[Node, Handle]):
                 subject, target = path(parent, given.get("name")), given.get("target", b"")
             case _:
                 subject, target = path(given["node"]), given.get("name", b"")
-        writes = bool(given["flags"] & _CHANGING_FLAGS) if name == "open" else name not in READING
-        return Operation(name, subject, target, writes, given["context"])
+        return Operation(name, subject, target, _writes(name, given), given["context"])
+
+
+def _writes(name: str, given: dict[str, Any]) -> bool:
+    match name:
+        case "open":
+            return bool(given["flags"] & _CHANGING_FLAGS)
+        case "ioctl":
+            return given["command"] not in READING_CONTROLS
+    return name not in READING
 
 
 def _code(error: Exception) -> int | None:

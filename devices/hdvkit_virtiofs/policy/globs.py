@@ -11,6 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum, IntEnum
 from typing import Final, NamedTuple, NoReturn, TypeAlias
 
+MAX_PATTERN: Final = 4096
+"""Characters of the longest pattern; Linux has no longer paths."""
+
 
 class Reach(IntEnum):
     """How far patterns reach, seen from one path."""
@@ -64,6 +67,8 @@ class Globs:
         """Go on to a name in the directory that ``progress`` has come to."""
         if progress.reach is Reach.HERE or (self._names and self._names.match(name)):
             return _MATCHED
+        if not progress.pending:
+            return progress
         pending = frozenset(self._steps(progress.pending, name))
         return progress if pending == progress.pending else self._progress(pending)
 
@@ -106,8 +111,10 @@ class Globs:
 
 def _split(pattern: str) -> list[bytes]:
     """The components of a pattern. A name at any depth is ``**/name``, and ``a/**`` is ``a/**/*``."""
+    if len(pattern) > MAX_PATTERN:
+        _refuse(pattern[:40] + "...", f"no path has {len(pattern)} bytes; write one of up to {MAX_PATTERN}")
     if not pattern.strip("/"):
-        _refuse(pattern, "it names nothing below the root of the share")
+        _refuse(pattern, "it names nothing below the root of the share; write a name, or a path such as /private/*.key")
     if pattern.endswith("/"):
         _refuse(pattern, "leave out the slash at its end; a directory stands for all that is in it")
     parts = pattern.encode(errors="surrogateescape").removeprefix(b"/").split(b"/")
@@ -123,9 +130,9 @@ def _split(pattern: str) -> list[bytes]:
 
 def _check(pattern: str, part: bytes) -> None:
     if part in (b"", b".", b".."):
-        _refuse(pattern, f"no path below the root of a share has the component '{part.decode()}'")
+        _refuse(pattern, f"no path below the root of a share has the component '{part.decode()}'; leave it out")
     if b"\0" in part:
-        _refuse(pattern, "no name has a NUL in it")
+        _refuse(pattern, "no name has a NUL in it; leave it out")
     if part == b"**":
         return
     try:
@@ -180,12 +187,13 @@ def _set(inside: bytes) -> bytes:
     negated = inside[:1] in (b"!", b"^")
     members = inside[1:] if negated else inside
     if not members.isascii():
-        raise ValueError("only ASCII goes between [ and ], because other characters are several bytes each")
+        raise ValueError("only ASCII goes between [ and ], as others are several bytes; write ? or *")
     ranges = (_range(low or one, high or one) for low, high, one in re.findall(rb"(.)-(.)|(.)", members, re.DOTALL))
     return b"[%b%b]" % (b"^" if negated else b"", b"".join(ranges))
 
 
 def _range(low: bytes, high: bytes) -> bytes:
     if high < low:
-        raise ValueError(f"the range {low.decode()}-{high.decode()} runs backwards")
+        first, last = high.decode(), low.decode()
+        raise ValueError(f"the range {last}-{first} runs backwards; write {first}-{last}")
     return rb"\x%02x-\x%02x" % (*low, *high)

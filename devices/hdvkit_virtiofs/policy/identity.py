@@ -13,6 +13,7 @@ from typing import Final, NamedTuple, get_args, get_origin, get_type_hints
 from hdvkit_virtiofs.fuse.answers import Attributes, Changes, Context, Entry, Handle, Node, Statx
 from hdvkit_virtiofs.fuse.errors import FuseError
 from hdvkit_virtiofs.operations import Operations
+from hdvkit_virtiofs.policy import acls
 from hdvkit_virtiofs.policy.layer import Layer
 
 NO_ID: Final = 2**32 - 1
@@ -100,8 +101,10 @@ class Identity(Layer[Node, Handle]):
     every guest process has, and every host file is shown as root's, or with ``UID:GID:UID:GID`` as that user's.
 
     What is done to open files is never forbidden: it was allowed at open, and the guest's kernel writes pages back
-    in nobody's name with the uid of root. Forbidden ids are ``NOBODY`` there. ACLs hold ids too, which stay as
-    they are.
+    in nobody's name with the uid of root. Forbidden ids are ``NOBODY`` there.
+
+    The users and groups that an access control list names are translated like owners. So two of them may become one,
+    and the first of a user's entries counts.
 
     Raises:
         ValueError: A rule cannot be understood, or two contradict each other.
@@ -120,9 +123,9 @@ class Identity(Layer[Node, Handle]):
         if squash is not None:
             if uids or gids:
                 raise ValueError(f"squash={squash!r} is for all ids and leaves none for other rules; write one of both")
-            uids, gids = _squashed(squash)
-        self._host_uids, self._guest_uids = _tables(uids)
-        self._host_gids, self._guest_gids = _tables(gids)
+            uids, gids = squashed(squash)
+        self._host_uids, self._guest_uids = tables(uids)
+        self._host_gids, self._guest_gids = tables(gids)
         for name, kind in _ASKING.items():
             if getattr(type(self), name) is getattr(Operations, name):
                 setattr(self, name, self._translated(kind, getattr(inner, name)))
@@ -135,6 +138,18 @@ class Identity(Layer[Node, Handle]):
         if changes.gid is not None:
             changes = changes._replace(gid=self._host_gids.find(changes.gid))
         return self._attributes(await self.inner.setattr(node, changes, handle, self._context(context, instead)))
+
+    async def getxattr(self, node: Node, name: bytes, context: Context) -> bytes:
+        """Whom an ACL names, in the guest's ids."""
+        value = await self.inner.getxattr(node, name, self._context(context))
+        return acls.translated(value, self._guest_uids.find, self._guest_gids.find) if name in acls.NAMES else value
+
+    async def setxattr(self, node: Node, name: bytes, value: bytes, flags: int, context: Context) -> None:
+        """Name in an ACL whom the guest's ids are on the host; EPERM for one that is forbidden."""
+        await self.inner.setxattr(node, name, self._host_value(name, value), flags, self._context(context))
+
+    def _host_value(self, name: bytes, value: bytes) -> bytes:
+        return acls.translated(value, self._host_uids.find, self._host_gids.find) if name in acls.NAMES else value
 
     def _translated(self, kind: "_Kind", call: Call) -> Call:
         """``call``, asked in the host's ids and answering in the guest's."""
@@ -156,9 +171,10 @@ class Identity(Layer[Node, Handle]):
         gid = self._host_gids.find(context.gid, instead)
         # None becomes nothing: what the guest judged was its own groups, not those of who its user is here.
         groups = tuple(self._host_gids.find(group, instead) for group in context.groups or ())
-        if (uid, gid, groups) == (context.uid, context.gid, context.groups):
+        security = context.security and tuple((name, self._host_value(name, value)) for name, value in context.security)
+        if (uid, gid, groups, security) == (context.uid, context.gid, context.groups, context.security):
             return context
-        return context._replace(uid=uid, gid=gid, groups=groups)
+        return context._replace(uid=uid, gid=gid, groups=groups, security=security)
 
     def _answer(self, answer: object) -> object:
         match answer:
@@ -204,8 +220,12 @@ _ASKING: Final = {
 """All methods somebody asks. One that Operations gets later is among them by itself."""
 
 
-def _tables(rules: Iterable[str]) -> tuple[Table, Table]:
-    """From guest to host, and from host to guest."""
+def tables(rules: Iterable[str]) -> tuple[Table, Table]:
+    """From guest to host, and from host to guest.
+
+    Raises:
+        ValueError: A rule cannot be understood, or two contradict each other.
+    """
     to_host = [Range("the end of all ids", NO_ID, 1, None)]
     to_guest = []
     for rule in rules:
@@ -235,21 +255,26 @@ def _parsed(rule: str) -> tuple[str, tuple[int, ...]]:
         raise ValueError(f"{rule!r} has {len(texts)} numbers; write {form}")
     *starts, count = numbers = _numbers(rule, texts)
     sizes = (count, 1) if verb.startswith("squash") else (count, count)
-    if not count or any(start + size > NO_ID for start, size in zip(starts, sizes, strict=False)):
-        raise ValueError(f"{rule!r} is about no ids, or some behind the last; let {form} end at {NO_ID - 1}")
+    if not count:
+        raise ValueError(f"{rule!r} is about no ids; the last number of {form} is how many, so write at least 1")
+    if any(start + size > NO_ID for start, size in zip(starts, sizes, strict=False)):
+        raise ValueError(f"{rule!r} is about ids behind the last; let {form} end at {NO_ID - 1}")
     return verb, numbers
 
 
-def _squashed(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The rules for uids and gids that ``squash`` stands for.
+def squashed(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The rules for uids and gids that ``squash`` stands for; ValueError when it is no such thing.
 
     NFS's all_squash goes one way and shows the host's owners, whose numbers mean nothing to a guest or somebody else.
     Here owners are what the guest's kernel judges by, so a file has to belong to whom the guest works as: most
     often root, and those who use virtiofsd or rootless containers like this write it so.
     """
-    numbers = _numbers(text, text.split(":"))
-    if len(numbers) not in (2, 4) or NO_ID in numbers:
+    parts = text.split(":")
+    if len(parts) not in (2, 4):
         raise ValueError(f"{text!r} is not two users; write UID:GID of the host, or UID:GID:UID:GID of host and guest")
+    numbers = _numbers(text, parts)
+    if NO_ID in numbers:
+        raise ValueError(f"{text!r} has {NO_ID}, which is nobody's number; write one from 0 to {NO_ID - 1}")
     uid, gid, guest_uid, guest_gid = (*numbers, 0, 0)[:4]
     return _all(uid, guest_uid), _all(gid, guest_gid)
 

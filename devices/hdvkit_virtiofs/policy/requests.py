@@ -5,13 +5,21 @@ One place, so that no backend can forget it: the server calls :meth:`Policy.chec
 
 import errno
 import os
+from typing import Final
 
 import attrs
 
 from hdvkit_virtiofs.fuse import Request
 from hdvkit_virtiofs.fuse.errors import FuseError
-from hdvkit_virtiofs.fuse.messages import Access, Open
-from hdvkit_virtiofs.fuse.spec import Opcode
+from hdvkit_virtiofs.fuse.messages import Access, Ioctl, Open
+from hdvkit_virtiofs.fuse.spec import (
+    FS_IOC_FSGETXATTR,
+    FS_IOC_FSSETXATTR,
+    FS_IOC_GETFLAGS,
+    FS_IOC_GETVERSION,
+    FS_IOC_SETFLAGS,
+    Opcode,
+)
 
 MUTATING = frozenset(
     {
@@ -32,12 +40,18 @@ MUTATING = frozenset(
         Opcode.FALLOCATE,
         Opcode.COPY_FILE_RANGE,
         Opcode.COPY_FILE_RANGE_64,
-        Opcode.IOCTL,
         Opcode.SETUPMAPPING,
         Opcode.REMOVEMAPPING,
     }
 )
-"""Every operation that can change a file, a name or an attribute, or might (ioctl)."""
+"""Every operation that can change a file, a name or an attribute; IOCTL goes by its command."""
+
+READING_CONTROLS: Final = frozenset({FS_IOC_GETFLAGS, FS_IOC_GETVERSION, FS_IOC_FSGETXATTR})
+"""Commands of ``ioctl`` that only read, whatever file system they are for."""
+
+_CHANGING_CONTROLS: Final = frozenset({FS_IOC_SETFLAGS, FS_IOC_FSSETXATTR})
+"""Commands of which Linux says itself that the file system is read-only. All others are not known to be harmless, so
+they do not exist there."""
 
 _OPENING = frozenset({Opcode.OPEN, Opcode.OPENDIR})
 
@@ -52,10 +66,15 @@ class Policy:
         """Let a request pass, or refuse it.
 
         Raises:
-            FuseError: EROFS. The share is read-only, whatever the guest's own mount says.
+            FuseError: EROFS. The share is read-only, whatever the guest's own mount says. ENOTTY for an ``ioctl`` that
+                is not known to change nothing.
         """
-        if self.read_only and (opcode in MUTATING or (opcode in _OPENING and _writes(message)) or _asks(message)):
+        if not self.read_only:
+            return
+        if opcode in MUTATING or (opcode in _OPENING and _writes(message)) or _asks(message) or _sets(message):
             raise FuseError(errno.EROFS)
+        if isinstance(message, Ioctl) and message.command not in READING_CONTROLS:
+            raise FuseError(errno.ENOTTY)
 
 
 def _writes(message: Request) -> bool:
@@ -65,3 +84,7 @@ def _writes(message: Request) -> bool:
 
 def _asks(message: Request) -> bool:
     return isinstance(message, Access) and bool(message.mask & os.W_OK)
+
+
+def _sets(message: Request) -> bool:
+    return isinstance(message, Ioctl) and message.command in _CHANGING_CONTROLS

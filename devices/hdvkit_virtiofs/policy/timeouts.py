@@ -1,13 +1,18 @@
 """How long a guest may rely on what it was told, by path."""
 
-import math
-from collections.abc import Iterable
-from typing import NamedTuple
+import re
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
 
 from hdvkit_virtiofs.fuse.answers import Attributes, Changes, Context, Entry, Handle, Node, Opened, Statx
 from hdvkit_virtiofs.operations import Operations
 from hdvkit_virtiofs.policy.globs import Globs, Reach
 from hdvkit_virtiofs.policy.paths import ByPath
+
+JUDGED: Final = 128
+"""So many components of a path are judged; a guest may nest directories deeper than anybody's patterns go."""
+
+_SECONDS: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
 
 class Rule(NamedTuple):
@@ -21,7 +26,8 @@ class Timeouts(ByPath[Node, Handle]):
     """Gives names and attributes the seconds of the first pattern that matches; others keep what they had.
 
     ``timeouts`` are texts ``PATTERN=SECONDS``, such as ``node_modules=60``; the patterns are those of :mod:`.globs`,
-    and a directory that matches stands for all that is in it. 0 makes the guest ask each time.
+    and a directory that matches stands for all that is in it. 0 makes the guest ask each time. What lies deeper than
+    ``JUDGED`` goes by the directory at that depth.
 
     Raises:
         ValueError: A text is no such thing, and why.
@@ -29,7 +35,7 @@ class Timeouts(ByPath[Node, Handle]):
 
     def __init__(self, inner: Operations[Node, Handle], timeouts: Iterable[str]) -> None:
         super().__init__(inner)
-        self._rules = [parse(text) for text in timeouts]
+        self._rules = parse_all(tuple(timeouts))
 
     async def lookup(self, parent: Node, name: bytes, context: Context) -> Entry[Node]:
         """Find a name."""
@@ -91,6 +97,7 @@ class Timeouts(ByPath[Node, Handle]):
         names = self.paths.names(node)
         if name is not None:
             names.append(name)
+        del names[JUDGED:]
         matching = (rule.seconds for rule in self._rules if rule.globs.follow(names).reach is Reach.HERE)
         return next(matching, None)
 
@@ -105,17 +112,21 @@ def _timed_entry(entry: Entry[Node], seconds: float | None) -> Entry[Node]:
     return entry._replace(timeout=seconds, attributes=_timed(entry.attributes, seconds))
 
 
-def parse(text: str) -> Rule:
-    """Read one ``PATTERN=SECONDS``.
+def parse_all(texts: Sequence[str]) -> list[Rule]:
+    """Read several ``PATTERN=SECONDS``.
 
     Raises:
-        ValueError: It is no such thing, and why.
+        ValueError: One is no such thing, and why; or two speak of the same pattern, so the second would never count.
     """
-    pattern, equals, number = text.rpartition("=")
-    try:
-        seconds = float(number) if equals else math.nan
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
+    patterns = [text.rpartition("=")[0] for text in texts]
+    for number, pattern in enumerate(patterns):
+        if pattern in patterns[:number]:
+            raise ValueError(f"{pattern!r} has two timeouts, {texts[number]!r} the second; write one of them")
+    return list(map(_parse, texts))
+
+
+def _parse(text: str) -> Rule:
+    pattern, _, number = text.rpartition("=")
+    if not pattern or not _SECONDS.fullmatch(number):
         raise ValueError(f"{text!r} is no timeout; write PATTERN=SECONDS, such as node_modules=60 or *.log=0")
-    return Rule(Globs([pattern]), seconds)
+    return Rule(Globs([pattern]), float(number))

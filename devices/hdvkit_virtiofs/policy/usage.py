@@ -1,76 +1,28 @@
-"""What a guest has added: budgets, what each file weighs in them, and which files the guest knows."""
+"""What each file of a guest weighs in its budgets, and which files the guest knows."""
 
 import asyncio
 import contextlib
 import errno
-import math
 import stat
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Generic
+from typing import Any, Generic
 
 import anyio
 import attrs
 
-from hdvkit_virtiofs.fuse.answers import Attributes, Context, Entry, Handle, Node
+from hdvkit_virtiofs.fuse.answers import Attributes, Context, Entry, Handle, Node, Opened
 from hdvkit_virtiofs.fuse.errors import FuseError
 from hdvkit_virtiofs.operations import Operations
+from hdvkit_virtiofs.policy.budget import Budget
 from hdvkit_virtiofs.policy.layer import Layer
 
-HIGH, LOW = 0.8, 0.7
-"""A warning comes when usage passes ``HIGH`` of the limit, and not again before it fell below ``LOW``."""
+# Linux's values, as the guest sends them.
+O_EXCL, O_TRUNC, O_APPEND = 0o200, 0o1000, 0o2000
 
 MAX_REMEMBERED = 1 << 16
 """So many forgotten files are remembered for what their size does not tell; what others weighed stays charged."""
-
-_REMEDY = "remove files in the guest, or give the share a larger quota"
-
-
-class Budget:
-    """How much of one thing a guest may add, and has added. ``unit`` names it in warnings."""
-
-    def __init__(self, limit: int | None, unit: str, warn: Callable[[str], None]) -> None:
-        self.limit = limit
-        self.used = 0
-        self._ceiling = math.inf if limit is None else limit
-        self._unit = unit
-        self._warn = warn
-        self._told_high = self._told_refused = False
-
-    @property
-    def left(self) -> int | None:
-        """What may still be added; None for any amount."""
-        return None if self.limit is None else self.limit - self.used
-
-    def take(self, amount: int) -> None:
-        """Charge ``amount``, before the guest gets it.
-
-        Raises:
-            FuseError: EDQUOT, as Linux file systems answer beyond a quota; nothing is charged.
-        """
-        used = self.used + amount
-        if used > self._ceiling:
-            self._refuse(amount)
-        self.used = used
-        if used > HIGH * self._ceiling and not self._told_high:
-            self._told_high = True
-            self._warn(f"{self._state()}; at the limit it gets EDQUOT: {_REMEDY}")
-
-    def give_back(self, amount: int) -> None:
-        """The guest removed ``amount``. Never below zero: what was there before it came was not charged."""
-        before, self.used = self.used, max(0, self.used - amount)
-        if self.used < LOW * self._ceiling <= before:
-            self._told_high = self._told_refused = False
-
-    def _refuse(self, amount: int) -> None:
-        if not self._told_refused:
-            self._told_refused = True
-            self._warn(f"the guest asked for {amount} more {self._unit} and got EDQUOT: {self._state()}; {_REMEDY}")
-        raise FuseError(errno.EDQUOT)
-
-    def _state(self) -> str:
-        return f"the guest has added {self.used} of at most {self.limit} {self._unit}"
 
 
 @attrs.define(eq=False)
@@ -97,6 +49,13 @@ class FileUsage:
     """Its size must be looked up, once nothing is under way."""
     lock: asyncio.Lock = attrs.field(factory=asyncio.Lock)
     """Held by what changes allocation or extended attributes; plain writes do without."""
+
+    def note(self, opened: Opened[Any], flags: int) -> None:
+        """It was opened with ``flags``."""
+        if flags & O_APPEND:
+            self.appending.add(id(opened.handle))
+        if flags & O_TRUNC:
+            self.beyond = 0  # Linux frees what was allocated behind the end
 
 
 class Weighing(Layer[Node, Handle], Generic[Node, Handle]):

@@ -72,8 +72,8 @@ class XattrRules(Layer[Node, Handle]):
     ) -> None:
         super().__init__(inner)
         default = (USER, ACLS) if posix_acl else (USER,)
-        self._rules: tuple[Rule, ...] = (*(default if rules is None else map(parse, rules)), REST)
-        self._arguments = _apart(rule.argument for rule in self._rules if rule.argument)
+        self._rules: tuple[Rule, ...] = (*(default if rules is None else parse_all(rules)), REST)
+        self._arguments = _arguments(self._rules)
         self._code = 0 if xattr else errno.ENOSYS
         if self._found(_ACL) != _ACL:  # under another name it would not be the host's ACL, nor be inherited
             self.init_flags &= ~InitFlag.POSIX_ACL
@@ -146,12 +146,34 @@ class XattrRules(Layer[Node, Handle]):
             return None
 
 
-def parse(text: str) -> Rule:
-    """Read one rule.
+def parse_all(texts: Iterable[str]) -> tuple[Rule, ...]:
+    """Read the rules of one share.
 
     Raises:
-        ValueError: It is none; says which text, why, and what to write.
+        ValueError: One is none, or two could make one host name of two guest names; says which text, why, and what to
+            write.
     """
+    rules = tuple(map(parse, texts))
+    _arguments(rules)
+    return rules
+
+
+def lets_acls_pass(texts: Iterable[str]) -> bool:
+    """Whether by these rules the guest's access control lists are the host's own."""
+    return _action(texts, _ACL) == "ok"
+
+
+def lets_labels_pass(texts: Iterable[str]) -> bool:
+    """Whether by these rules the guest's security labels are kept, under whatever name."""
+    return _action(texts, _LABEL) in ("ok", "prefix")
+
+
+def _action(texts: Iterable[str], name: bytes) -> str:
+    return next(rule.action for rule in (*parse_all(texts), REST) if name.startswith(rule.prefix))
+
+
+def parse(text: str) -> Rule:
+    """Read one rule, or raise ValueError as ``parse_all`` does."""
     action, *texts = text.split(":")
     if action not in _ACTIONS:
         raise ValueError(f"{text!r} begins with no action; write one of {', '.join(_ACTIONS)} before the first colon")
@@ -159,6 +181,10 @@ def parse(text: str) -> Rule:
         form = ":".join((action, *("PREFIX", "ARGUMENT")[: _ACTIONS[action]]))
         raise ValueError(f"{text!r} has {len(texts)} texts behind its action; write {form}")
     rule = Rule(action, *(part.encode(errors="surrogateescape") for part in texts))
+    if len(rule.prefix + rule.argument) > XATTR_NAME_MAX or "\0" in text:
+        raise ValueError(
+            f"{text[:80]!r} fits no name: one has up to {XATTR_NAME_MAX} bytes and no NUL; write a shorter"
+        )
     if action == "prefix" and not rule.argument.startswith(_STORES):
         raise ValueError(
             f"{text!r} would store names under {texts[1]!r}, which Linux does not keep;"
@@ -167,9 +193,9 @@ def parse(text: str) -> Rule:
     return rule
 
 
-def _apart(arguments: Iterable[bytes]) -> tuple[bytes, ...]:
+def _arguments(rules: Iterable[Rule]) -> tuple[bytes, ...]:
     """The arguments of all rules, once each; none may continue another, or names stored under both could meet."""
-    found = tuple(dict.fromkeys(arguments))
+    found = tuple(dict.fromkeys(rule.argument for rule in rules if rule.argument))
     for short in found:
         for long in found:
             if short != long and long.startswith(short):

@@ -30,7 +30,7 @@ class DeviceApertures:
             return self.device.create_aperture(address, size, writable=writable)
         except HdvError as error:
             if error.hresult == NOT_ENOUGH_QUOTA:
-                raise NoMoreApertures(error.strerror) from error
+                raise NoMoreApertures(str(error)) from error
             raise
 
     def destroy(self, view: memoryview) -> None:
@@ -41,4 +41,4 @@ class DeviceApertures:
         try:
             self.device.destroy_aperture(view)
         except HdvError as error:
-            log.warning("%s", error.strerror)
+            log.warning("%s", error)

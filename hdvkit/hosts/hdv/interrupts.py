@@ -76,4 +76,4 @@ class Interrupts:
         except HdvError as error:
             self.refused += 1
             if self.refused == 1:  # the guest chooses what is sent, so the log hears of it once
-                log.warning("%s", error.strerror)
+                log.warning("%s", error)

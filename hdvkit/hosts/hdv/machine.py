@@ -91,7 +91,7 @@ class Machine:
         try:
             self._host.teardown()
         except HdvError as error:
-            log.warning("%s", error.strerror)
+            log.warning("%s", error)
         self._system.close()
 
     def add(self, emulator: uuid.UUID, instance: uuid.UUID, callbacks: Callbacks) -> HdvDevice:
@@ -110,7 +110,7 @@ class Machine:
             self._system.modify(document, f"removing device {instance} from the machine")
         except HdvError as error:
             level = logging.DEBUG if error.hresult == NOT_SUPPORTED else logging.WARNING
-            log.log(level, "%s", error.strerror)
+            log.log(level, "%s", error)
             return False
         return True
 

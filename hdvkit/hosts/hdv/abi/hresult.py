@@ -47,7 +47,7 @@ MEANINGS: Final = {
         errno.EACCES,
     ),
     NOT_SUPPORTED: Meaning("ERROR_NOT_SUPPORTED", "this Windows cannot do that", errno.ENOTSUP),
-    0x80070057: Meaning("E_INVALIDARG", "the document above says which value is wrong", errno.EINVAL),
+    0x80070057: Meaning("E_INVALIDARG", "", errno.EINVAL),
     MOD_NOT_FOUND: Meaning("ERROR_MOD_NOT_FOUND", "this Windows lacks the library", errno.ENOENT),
     0x800700B7: Meaning("ERROR_ALREADY_EXISTS", "", errno.EEXIST),
     0x80070490: Meaning("ERROR_NOT_FOUND", "", errno.ENOENT),
@@ -105,9 +105,12 @@ class HdvError(HostError):
         self.advice = meaning.advice
         failure = f"{tried} failed with {' '.join(filter(None, (meaning.name, f'{self.hresult:#010x}')))}"
         self.failure = f"{failure}, and the service says: {document}" if document else failure
-        text = f"{self.failure}; {self.advice}" if self.advice else self.failure
         # The fourth argument is winerror, which exists on Windows only.
-        super().__init__(meaning.errno, text, None, signed(self.hresult))
+        super().__init__(meaning.errno, str(self), None, signed(self.hresult))
+
+    def __str__(self) -> str:
+        """The sentence alone: the number that stands for a code of Windows elsewhere says less."""
+        return f"{self.failure}; {self.advice}" if self.advice else self.failure
 
 
 def signed(code: int) -> int:
