@@ -20,6 +20,7 @@ The room, from the bottom up:
 ``initramfs``    archives for guests; ``guest/`` holds the scripts that run in them
 ``qemu``         the command line
 ``accel``        whether KVM works here
+``fetch``        parts out of packages: resolves, downloads, builds
 ``provision``    ``prepare()``: brings all that together, once
 ``agent``        commands into the guest and answers out of it
 ``process``      one QEMU in the event loop

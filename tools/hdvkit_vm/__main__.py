@@ -22,7 +22,7 @@ def cli() -> None:
 @cli.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, with the lock record, for programs.")
 def prepare(as_json: bool) -> None:
-    """Fetch a QEMU, two kernels and a Python for guests into the cache, unless they are there."""
+    """Fetch a QEMU, two kernels and tools for guests into the cache, unless they are there."""
     assets = prepare_assets(tell=_tell)
     if as_json:
         click.echo(json.dumps(as_dict(assets)))

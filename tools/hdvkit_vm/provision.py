@@ -3,20 +3,17 @@
 Blocking throughout. The first run takes about half a minute, later ones return at once.
 """
 
-import datetime
 import hashlib
-import platform
 import shlex
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
 
 from hdvkit_vm import accel, recipe
-from hdvkit_vm.apt import Package, PrivateApt, machine_mirror
-from hdvkit_vm.cache import Lock, LockedPackage, LockedPart, building, default_folder, install, locked
+from hdvkit_vm.cache import Lock, LockedPart, building, default_folder, install, locked
 from hdvkit_vm.errors import PrepareError
+from hdvkit_vm.fetch import Tell, fetch_and_build, now
 from hdvkit_vm.initramfs import SCRIPTS, base_image
 from hdvkit_vm.recipe import Part
 
@@ -24,8 +21,6 @@ GUESTS = ("6.1", "7.x")
 """The kernels our guests run: the oldest we care for, and the newest Debian has for its stable release."""
 
 WRAPPER = "bin/qemu-system-x86_64"
-
-Tell = Callable[[str], None]
 
 
 @attrs.frozen
@@ -137,7 +132,7 @@ def _build(stale: Sequence[Part], folder: Path, tell: Tell) -> None:
         own = recipe.own_qemu(folder / WRAPPER) if any(part.name == "qemu" for part in stale) else None
         fetched = [part for part in stale if not (own and part.name == "qemu")]
         if fetched:
-            done |= _fetch_and_build(fetched, place, tell)
+            done |= fetch_and_build(fetched, place, tell)
         if len(fetched) < len(stale) or "qemu" in done:
             done["qemu"] = _finish_qemu(done.get("qemu"), own, place)
         # From here on what was there is not valid, and what comes is not yet.
@@ -150,42 +145,6 @@ def _build(stale: Sequence[Part], folder: Path, tell: Tell) -> None:
             (folder / WRAPPER).parent.mkdir(exist_ok=True)
             install(place / WRAPPER, folder / WRAPPER)
         lock.with_parts(done).write(folder)
-
-
-def _fetch_and_build(parts: Sequence[Part], place: Path, tell: Tell) -> dict[str, LockedPart]:
-    if platform.machine() != "x86_64":
-        raise PrepareError(f"this is a {platform.machine()} machine, and the guests and their QEMU need x86_64")
-    suites = sorted({suite for part in parts for suite in part.suites})
-    tell(f"reading the package lists of {', '.join(suites)}")
-    apt = PrivateApt(place / "apt", machine_mirror(), suites)
-    apt.update()
-    # Two at a time: each is one processor's work for seconds.
-    with ThreadPoolExecutor(2) as pool:
-        resolved = dict(zip(parts, pool.map(lambda part: _resolve(apt, part, suites), parts), strict=True))
-        archives = place / "archives"
-        archives.mkdir()
-        wanted = {package for packages in resolved.values() for package in packages}
-        tell(f"downloading {len(wanted)} packages")
-        apt.download(wanted, archives)
-        tell("unpacking")
-        built = pool.map(lambda part: _build_part(part, resolved[part], archives, place / part.name), parts)
-        return {part.name: locked for part, locked in zip(parts, built, strict=True)}
-
-
-def _resolve(apt: PrivateApt, part: Part, suites: Sequence[str]) -> list[Package]:
-    packages = [one for one in apt.resolve(part.name, part.roots, part.pins(suites)) if part.needs(one.name)]
-    if not packages:
-        raise PrepareError(
-            f"Debian's {' and '.join(part.suites)} have no package like {part.only or part.roots[0]}: "
-            "the distribution has moved on, and hdvkit_vm.recipe must follow"
-        )
-    return packages
-
-
-def _build_part(part: Part, packages: Sequence[Package], archives: Path, into: Path) -> LockedPart:
-    facts = part.build([archives / one.file for one in packages], into)
-    locked = [LockedPackage(one.name, one.version, one.checksum(archives)) for one in packages]
-    return LockedPart(part.recipe, _now(), locked, facts)
 
 
 def _finish_qemu(fetched: LockedPart | None, own: Path | None, place: Path) -> LockedPart:
@@ -207,7 +166,7 @@ def _finish_qemu(fetched: LockedPart | None, own: Path | None, place: Path) -> L
     }
     packages = fetched.packages if fetched else []
     number = next(part.recipe for part in recipe.PARTS if part.name == "qemu")
-    return LockedPart(number, _now(), packages, facts)
+    return LockedPart(number, now(), packages, facts)
 
 
 def _write_images(folder: Path, lock: Lock) -> None:
@@ -227,7 +186,3 @@ def _write_images(folder: Path, lock: Lock) -> None:
 def _scripts_digest() -> str:
     scripts = b"".join(script.read_bytes() for script in sorted(SCRIPTS.iterdir()))
     return hashlib.sha256(scripts).hexdigest()[:12]
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -29,11 +29,13 @@ exec "$here/{LOADER}" --library-path "$here/{LIBRARIES}" \\
 	"$here/usr/bin/qemu-system-x86_64" -L "$here/usr/share/qemu" -L "$here/usr/share/seabios" "$@"
 """
 
+START = f'exec "$here/{LOADER}" --library-path "$here/{LIBRARIES}"'
+
 MKFS_WRAPPER = f"""\
 #!/bin/sh
 # Makes an ext4 in a file or device; busybox knows none younger than ext2.
 here=${{0%/*}}
-exec "$here/{LOADER}" --library-path "$here/{LIBRARIES}" "$here/usr/sbin/mke2fs" -t ext4 "$@"
+{START} "$here/usr/sbin/mke2fs" -t ext4 "$@"
 """
 
 PYTHON_WRAPPER = f"""\
@@ -41,7 +43,32 @@ PYTHON_WRAPPER = f"""\
 # Python for guests that have nothing but busybox; works wherever this folder is mounted.
 here=${{0%/*}}
 export PYTHONHOME="$here/usr" PYTHONDONTWRITEBYTECODE=1
-exec "$here/{LOADER}" --library-path "$here/{LIBRARIES}" "$here/usr/bin/VERSION" "$@"
+{START} "$here/usr/bin/VERSION" "$@"
+"""
+
+GIT_WRAPPER = f"""\
+#!/bin/sh
+# Git starts itself for most of its work: it finds this wrapper again, for the folder is its exec path. Call it by an
+# absolute path. By another name it is the command of that name.
+here=${{0%/*}}
+export GIT_EXEC_PATH="$here" GIT_TEMPLATE_DIR=
+{START} --argv0 "${{0##*/}}" "$here/usr/bin/git" "$@"
+"""
+
+RSYNC_WRAPPER = f"""\
+#!/bin/sh
+# Copies trees within a guest.
+here=${{0%/*}}
+{START} "$here/usr/bin/rsync" "$@"
+"""
+
+TOOLS = (
+    r"e2fsprogs|git|rsync|(lib)?python3.*|zlib1g|lib(acl|blkid|bz2|c|com-err|expat|ext2fs|ffi|gcc-s|lz4|lzma|ncursesw"
+    r"|pcre2-8|popt|readline|sqlite3|ssl|tinfo|uuid|xxhash|zstd)[-.t\d]*"
+)
+"""The packages whose programs and libraries the tools are: git's closure also has Perl and curl in it.
+
+What is missing shows when the tools are built, for each of them is started.
 """
 
 COMPILED = ("collections", "concurrent/futures", "ctypes", "encodings", "importlib", "json", "multiprocessing", "re")
@@ -98,15 +125,21 @@ def build_busybox(archives: Sequence[Path], into: Path) -> Facts:
 
 
 def build_tools(archives: Sequence[Path], into: Path) -> Facts:
-    """A Python that needs nothing of the guest but a kernel; start it as ``python`` in this folder. And mkfs.ext4."""
-    kept = (f"{LIBRARIES}/*.so*", "usr/bin/python3.*[0-9]", "usr/lib/python3.*[0-9]", "usr/sbin/mke2fs")
-    unpack_tree(archives, kept, into)
-    program = next(iter(sorted((into / "usr/bin").iterdir())), None)
+    """Programs that need nothing of the guest but a kernel and a shell: Python, mkfs.ext4, git and rsync."""
+    kept = (f"{LIBRARIES}/*.so*", "usr/bin/python3.*[0-9]", "usr/lib/python3.*[0-9]")
+    unpack_tree(archives, (*kept, "usr/bin/git", "usr/bin/rsync", "usr/sbin/mke2fs"), into)
+    program = next(iter(sorted((into / "usr/bin").glob("python*"))), None)
     if program is None:
         raise PrepareError("the package python3 came without a program: hdvkit_vm.recipe must follow")
     wrapper = _write_program(into / "python", PYTHON_WRAPPER.replace("VERSION", program.name))
-    _write_program(into / "mkfs.ext4", MKFS_WRAPPER)
     _compile(wrapper, into / "usr/lib" / program.name)
+    for name, text, arguments in (
+        ("mkfs.ext4", MKFS_WRAPPER, ["-V"]),
+        ("git", GIT_WRAPPER, ["--version"]),
+        ("rsync", RSYNC_WRAPPER, ["--version"]),
+    ):
+        _prove(_write_program(into / name, text), arguments)
+    (into / "git-upload-pack").symlink_to("git")  # what a clone starts by this name, and by a shell
     return {"python": program.name}
 
 
@@ -121,11 +154,15 @@ def _compile(python: Path, library: Path) -> None:
     shutil.rmtree(library / "test", ignore_errors=True)
     folders = [str(library), *(str(library / name) for name in COMPILED)]
     # The wrapper forbids bytecode, which is right for a guest; compileall writes it all the same.
-    compiling = ["-m", "compileall", "-q", "-l", "--invalidation-mode", "unchecked-hash", *folders]
-    for arguments in (compiling, ["-c", "import fcntl, hashlib, mmap, os"]):
-        done = subprocess.run((python, *arguments), capture_output=True, text=True, stdin=subprocess.DEVNULL)
-        if done.returncode:
-            raise PrepareError(f"the guests' Python does not run here ({done.stderr.strip()[-300:]})")
+    _prove(python, ["-m", "compileall", "-q", "-l", "--invalidation-mode", "unchecked-hash", *folders])
+    _prove(python, ["-c", "import bz2, ctypes, fcntl, hashlib, lzma, mmap, os, pyexpat, readline, sqlite3, ssl, zlib"])
+
+
+def _prove(tool: Path, arguments: Sequence[str]) -> None:
+    """See that a tool runs, which it also does here."""
+    done = subprocess.run((tool, *arguments), capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        raise PrepareError(f"the guests' {tool.name} does not run here ({done.stderr.strip()[-300:]})")
 
 
 # seabios is among the preferred because QEMU needs one newer than the release's.
@@ -158,7 +195,14 @@ PARTS = (
     Part(
         "busybox", recipe=1, roots=("busybox-static",), suites=("trixie",), only="busybox-static", build=build_busybox
     ),
-    Part("tools", recipe=2, roots=("python3", "e2fsprogs"), suites=("trixie",), build=build_tools),
+    Part(
+        "tools",
+        recipe=3,
+        roots=("python3", "e2fsprogs", "git", "rsync"),
+        suites=("trixie",),
+        only=TOOLS,
+        build=build_tools,
+    ),
 )
 
 
