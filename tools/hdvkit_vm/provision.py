@@ -37,8 +37,8 @@ class Guest:
 class Assets:
     """What a virtual machine is made of.
 
-    ``tools`` is a folder to share with a guest, with ``cache="always"`` for speed; ``python`` in it is a Python that
-    runs wherever the folder is mounted.
+    ``tools`` is a folder to share with a guest, with ``cache="always"`` for speed; ``python``, ``git``, ``rsync`` and
+    ``mkfs.ext4`` in it run wherever the folder is mounted.
     """
 
     folder: Path

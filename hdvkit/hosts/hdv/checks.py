@@ -51,9 +51,9 @@ def _machines(libraries: Libraries) -> Finding:
         return Finding("compute systems", error.failure, good=False, advice=error.advice)
     except ValueError as error:
         return Finding("compute systems", str(error), good=False, advice="this Windows says it in words of its own")
-    machines = [one for one in systems if one.kind == "VirtualMachine"]
+    machines = [one for one in systems if one.kind in ("VirtualMachine", "")]  # not every Windows says the kind
     if not machines:
         return Finding("compute systems", "no virtual machine is running", good=False, advice="start one first")
-    names = ", ".join(f"{one.identity} ({one.state or 'running'})" for one in machines[:SHOWN])
+    names = ", ".join(one.identity for one in machines[:SHOWN])
     more = f" and {len(machines) - SHOWN} more" if len(machines) > SHOWN else ""
     return Finding("compute systems", names + more, good=True)
