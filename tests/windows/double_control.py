@@ -27,6 +27,14 @@ Interrupt = Callable[[int, int], None]
 """Takes the address and data of a message, on the thread that delivers it."""
 
 
+class Delivery(NamedTuple):
+    """An interrupt that a device delivered, whatever became of it."""
+
+    seconds: float
+    address: int
+    data: int
+
+
 class Window(NamedTuple):
     """Where a BAR answers."""
 
@@ -119,12 +127,16 @@ class Double:
         return value
 
     def fail_next(self, export: str, code: int, times: int = 1, document: str | None = None) -> None:
-        """Let the next calls of an export fail, or the operations it starts when the name ends in ``.result``."""
+        """Let the next calls of an export fail.
+
+        With ``.result`` behind its name, the operation it starts does nothing and fails; with ``.answer`` it does
+        everything and is said to have failed.
+        """
         text = self.ffi.NULL if document is None else self.ffi.new("char[]", document.encode())
         assert not self.lib.dbl_fail_next(export.encode(), signed(code), times, text)
 
     def delay(self, export: str, milliseconds: int) -> None:
-        """Let each call of an export, or each of its operations, take longer."""
+        """Let each call of an export take longer; with ``.answer`` behind its name, what its operations answer."""
         assert not self.lib.dbl_delay(export.encode(), milliseconds)
 
     def loop_thread(self) -> None:
@@ -266,6 +278,12 @@ class GuestSystem:
         self._lib.dbl_on_interrupt(self.number, callback, self._ffi.NULL)
         _kept.append(callback)  # a thread may be on its way into it
         self._interrupt = callback
+
+    def deliveries(self) -> list[Delivery]:
+        """What devices delivered, the last few thousand."""
+        lines = text_lines(lambda *buffer: self._lib.dbl_interrupts(self.number, *buffer), self._ffi)
+        fields = [[int(field) for field in line.split()] for line in lines]
+        return [Delivery(at / 1e6, address, data) for at, address, data in fields]
 
 
 _kept: list[Any] = []

@@ -1,5 +1,6 @@
 """What ends a process on Windows: each case is run in one of its own, ``python double_misuse.py CASE``."""
 
+import ctypes
 import sys
 import threading
 from collections.abc import Callable
@@ -7,6 +8,9 @@ from typing import Any
 
 from double_bench import CALLBACKS, FLEXIO, IID_ACCESS, INSTANCE, VM, Bench, Support, TinyDevice, bench
 from double_control import HIGH
+
+if sys.platform != "win32":
+    import resource
 
 CASES: dict[str, tuple[Callable[[Bench], None], str]] = {}
 """By name: what is done, and what the double says; nothing when the access faults."""
@@ -263,6 +267,15 @@ def _wait(b: Bench, body: Callable[[], None]) -> Any:
     return wait[0]
 
 
+def quietly() -> None:
+    """Leave no core, and no window that wants to be closed."""
+    if sys.platform == "win32":
+        ctypes.windll.kernel32.SetErrorMode(0x8003)  # SEM_FAILCRITICALERRORS, NOGPFAULTERRORBOX, NOOPENFILEERRORBOX
+    else:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
 if __name__ == "__main__":
+    quietly()
     with bench(faults=True) as arena:
         CASES[sys.argv[1]][0](arena)

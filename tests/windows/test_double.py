@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from double.build import BuildError, build_linux, build_windows, exports
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.skipif(sys.platform not in ("linux", "win32"), reason="
 POWER_ON = ["Initialize", "SetConfiguration", "GetDetails", "Start"]
 
 
-def test_a_device_from_the_handshake_to_its_last_callback():
+def test_a_device_from_the_handshake_to_its_last_callback() -> None:
     with bench() as b:
         with b.host() as (system, host):
             device = TinyDevice(b.platform)
@@ -38,7 +39,7 @@ def test_a_device_from_the_handshake_to_its_last_callback():
         ]
 
 
-def test_a_cold_device_is_powered_on_by_the_start():
+def test_a_cold_device_is_powered_on_by_the_start() -> None:
     with bench(running=False) as b:
         assert b.guest.cold_slot(INSTANCE) == 0
         with b.host() as (system, host):
@@ -53,7 +54,7 @@ def test_a_cold_device_is_powered_on_by_the_start():
 
 
 @pytest.mark.parametrize("size", [1, 2, 4, 8])
-def test_accesses_arrive_with_bar_offset_and_length(size: int):
+def test_accesses_arrive_with_bar_offset_and_length(size: int) -> None:
     with bench() as b, b.attached() as device:
         data = bytes(range(1, size + 1))
         assert b.guest.mmio_write(b.window().address + 64, size, int.from_bytes(data, "little"))
@@ -62,7 +63,7 @@ def test_accesses_arrive_with_bar_offset_and_length(size: int):
         assert b.guest.mmio_read(b.window().address + 4096 * 16, size) == (1 << 8 * size) - 1
 
 
-async def test_a_machine_has_memory_above_4_gib_registers_and_interrupts():
+async def test_a_machine_has_memory_above_4_gib_registers_and_interrupts() -> None:
     with bench() as b, b.attached() as device:
         async with DoubleMachine(b.guest) as machine:
             assert await machine.slot(INSTANCE) == b.slot
@@ -87,7 +88,7 @@ async def test_a_machine_has_memory_above_4_gib_registers_and_interrupts():
             assert machine.allocated == 0
 
 
-async def test_a_machine_places_bars_where_the_guest_wants_them():
+async def test_a_machine_places_bars_where_the_guest_wants_them() -> None:
     with bench() as b, b.attached() as device:
         async with DoubleMachine(b.guest) as machine:
             window = machine.allocate_bar(4096)
@@ -101,7 +102,7 @@ async def test_a_machine_places_bars_where_the_guest_wants_them():
             assert device.writes == [(0, 0, b"\7\0\0\0")]
 
 
-def test_reset_forgets_switches_and_reports():
+def test_reset_forgets_switches_and_reports() -> None:
     double = Double.load()
     with double.fresh(faults=True):
         double.set(slow_ms=1, removal=1)
@@ -114,14 +115,14 @@ def test_reset_forgets_switches_and_reports():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="built elsewhere")
-def test_without_a_compiler_the_error_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path):
+def test_without_a_compiler_the_error_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CC", "no-such-compiler -O2")
     with pytest.raises(BuildError, match="no-such-compiler is not in PATH"):
         build_linux(tmp_path)
 
 
 @pytest.mark.skipif(shutil.which("x86_64-w64-mingw32-gcc") is None, reason="needs mingw-w64")
-def test_the_dlls_of_windows_forward_to_one(tmp_path):
+def test_the_dlls_of_windows_forward_to_one(tmp_path: Path) -> None:
     built = build_windows(tmp_path)
     assert [path.name for path in built] == ["hdvdouble.dll", "vmdevicehost.dll", "computecore.dll", "vmwpctrl.dll"]
     assert len(exports("vmdevicehost")) == 18

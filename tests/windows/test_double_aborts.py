@@ -14,7 +14,7 @@ TIMEOUT = 120
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_misuse_ends_the_process(case: str):
+def test_misuse_ends_the_process(case: str) -> None:
     if case in LINUX and sys.platform == "win32":
         pytest.skip("Windows' own")
     says = CASES[case][1]
@@ -38,7 +38,7 @@ def test_misuse_ends_the_process(case: str):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has an apartment of its own")
-def test_without_an_apartment_the_worker_is_not_reached():
+def test_without_an_apartment_the_worker_is_not_reached() -> None:
     program = (
         "from double_bench import *\n"
         "with bench(faults=True) as b:\n"

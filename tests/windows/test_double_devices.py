@@ -19,7 +19,7 @@ CUSTOM = "a7e11e40-0001-4a7e-9c00-a7e100000001"
     ],
     ids=["version", "missing callback"],
 )
-def test_an_incomplete_interface_is_refused(fault: Callable[[TinyDevice], None]):
+def test_an_incomplete_interface_is_refused(fault: Callable[[TinyDevice], None]) -> None:
     with bench(faults=True) as b, b.host() as (_, host):
         device = TinyDevice(b.platform)
         fault(device)
@@ -27,7 +27,7 @@ def test_an_incomplete_interface_is_refused(fault: Callable[[TinyDevice], None])
         assert len(b.double.warnings()) > 0
 
 
-def test_only_pci_devices_and_each_instance_once():
+def test_only_pci_devices_and_each_instance_once() -> None:
     with bench(faults=True) as b, b.host() as (_, host):
         first, second = TinyDevice(b.platform), TinyDevice(b.platform)
         assert first.create(host, INSTANCE, kind=0) == 0x80070057
@@ -36,14 +36,14 @@ def test_only_pci_devices_and_each_instance_once():
 
 
 @pytest.mark.parametrize(("class_id", "code"), [(VIRTIO_FS_CLASS, 0), (CUSTOM, 0xC0350005)])
-def test_a_second_custom_class_is_refused_when_it_is_added(class_id: str, code: int):
+def test_a_second_custom_class_is_refused_when_it_is_added(class_id: str, code: int) -> None:
     with bench() as b, b.host() as (system, host):
         for instance, expected in ((INSTANCE, 0), (SECOND, code)):
             assert TinyDevice(b.platform).create(host, instance, class_id) == 0
             assert b.platform.modify(system, "Add", instance, EmulatorId=class_id)[0] == expected
 
 
-def test_a_second_custom_class_is_refused_at_the_start():
+def test_a_second_custom_class_is_refused_at_the_start() -> None:
     with bench(running=False) as b, b.host() as (system, host):
         for instance in (INSTANCE, SECOND):
             assert b.guest.cold_slot(instance, CUSTOM) == 0
@@ -52,13 +52,13 @@ def test_a_second_custom_class_is_refused_at_the_start():
 
 
 @pytest.mark.parametrize("hosting", ["ExternalRestricted", EXTERNAL])
-def test_a_cold_slot_without_a_device_fails_the_start(hosting: str):
+def test_a_cold_slot_without_a_device_fails_the_start(hosting: str) -> None:
     with bench(running=False) as b, b.host():
         assert b.guest.cold_slot(INSTANCE, hosting=hosting) == 0
         assert b.guest.start() == 0x8000FFFF
 
 
-def test_add_needs_a_device_and_a_running_machine():
+def test_add_needs_a_device_and_a_running_machine() -> None:
     with bench(running=False) as b, b.host() as (system, host):
         device = TinyDevice(b.platform)
         assert device.create(host, INSTANCE) == 0
@@ -70,14 +70,14 @@ def test_add_needs_a_device_and_a_running_machine():
         assert b.platform.modify(system, "Add", INSTANCE) == (0, None)
 
 
-def test_a_slot_is_added_once():
+def test_a_slot_is_added_once() -> None:
     with bench(faults=True) as b, b.attached():
         system = b.platform.open(VM)
         assert b.platform.modify(system, "Add", INSTANCE)[0] == 0x80070057
         b.lib.HcsCloseComputeSystem(system)
 
 
-def test_remove_is_not_supported_unless_it_is():
+def test_remove_is_not_supported_unless_it_is() -> None:
     with bench() as b, b.host() as (system, host):
         device = TinyDevice(b.platform)
         assert device.create(host, INSTANCE) == 0
@@ -91,7 +91,7 @@ def test_remove_is_not_supported_unless_it_is():
         assert b.guest.config_read(0, 0, 4) == 0xFFFFFFFF
 
 
-def test_a_failing_callback_fails_the_add():
+def test_a_failing_callback_fails_the_add() -> None:
     with bench(faults=True) as b, b.host() as (system, host):
         device = TinyDevice(b.platform, codes={"Start": 0x80004005})
         assert device.create(host, INSTANCE) == 0
@@ -117,7 +117,7 @@ def test_a_failing_callback_fails_the_add():
         ([0xFFFFF002, 0, 0, 0, 0, 0], False),
     ],
 )
-def test_bars_have_to_be_possible(words: list[int], fine: bool):
+def test_bars_have_to_be_possible(words: list[int], fine: bool) -> None:
     with bench(faults=True) as b, b.host() as (system, host):
         device = TinyDevice(b.platform, words=words)
         assert device.create(host, INSTANCE) == 0
@@ -125,7 +125,7 @@ def test_bars_have_to_be_possible(words: list[int], fine: bool):
         assert any("BAR" in line for line in b.double.warnings()) != fine
 
 
-def test_a_bus_master_is_rejected_and_identity_is_compared():
+def test_a_bus_master_is_rejected_and_identity_is_compared() -> None:
     with bench(faults=True) as b, b.host() as (system, host):
         device, other = TinyDevice(b.platform), TinyDevice(b.platform)
         device.config[4] = 4
@@ -139,7 +139,7 @@ def test_a_bus_master_is_rejected_and_identity_is_compared():
         assert "differ in identity" in identity
 
 
-def test_get_details_has_no_side_effects_and_one_answer():
+def test_get_details_has_no_side_effects_and_one_answer() -> None:
     with bench(faults=True) as b, b.host() as (system, host):
         b.double.set(details_null=1)
         device = TinyDevice(b.platform)
@@ -159,7 +159,7 @@ def test_get_details_has_no_side_effects_and_one_answer():
         assert "another answer than before" in b.double.warnings()[0]
 
 
-def test_the_vid_answers_for_bars_and_command():
+def test_the_vid_answers_for_bars_and_command() -> None:
     with bench() as b, b.attached() as device:
         assert b.guest.config_read(b.slot, 0x04, 2) == 0x0006
         assert b.guest.config_read(b.slot, 0x06, 2) == 0x0010
@@ -176,7 +176,7 @@ def test_the_vid_answers_for_bars_and_command():
         assert b.guest.config_read(b.slot, 0x43, 1) == 0x80
 
 
-def test_a_guest_without_memory_decode_reaches_no_bar():
+def test_a_guest_without_memory_decode_reaches_no_bar() -> None:
     with bench() as b, b.attached() as device:
         window = b.window()
         b.guest.config_write(b.slot, 0x04, 2, 0)
@@ -184,7 +184,7 @@ def test_a_guest_without_memory_decode_reaches_no_bar():
         assert device.writes == []
 
 
-def test_accesses_come_from_several_threads_at_once():
+def test_accesses_come_from_several_threads_at_once() -> None:
     together = threading.Barrier(3)
     with bench() as b, b.attached() as device:
         address = b.window().address
@@ -198,7 +198,7 @@ def test_accesses_come_from_several_threads_at_once():
         assert len(device.threads) >= 3
 
 
-def test_a_slow_callback_is_reported():
+def test_a_slow_callback_is_reported() -> None:
     with bench(faults=True) as b, b.attached() as device:
         b.double.set(slow_ms=20, details_every=0)
         device.before["ReadInterceptedMemory"] = lambda: time.sleep(0.1)
@@ -207,14 +207,14 @@ def test_a_slow_callback_is_reported():
         assert b.double.count("slow_callbacks") == 1
 
 
-def test_a_device_that_fails_a_read_gives_all_ones():
+def test_a_device_that_fails_a_read_gives_all_ones() -> None:
     with bench(faults=True) as b, b.attached() as device:
         device.codes["ReadInterceptedMemory"] = device.codes["ReadConfigSpace"] = 0x80004005
         assert b.guest.mmio_read(b.window().address, 2) == 0xFFFF
         assert b.guest.config_read(b.slot, 0, 4) == 0xFFFFFFFF
 
 
-def test_a_machine_that_dies_calls_nobody():
+def test_a_machine_that_dies_calls_nobody() -> None:
     with bench() as b, b.attached() as device:
         b.guest.kill()
         assert b.guest.slot(INSTANCE) is None
@@ -222,7 +222,7 @@ def test_a_machine_that_dies_calls_nobody():
         assert b.aperture(device, 1 << 32)[0] == 0x800706BA
 
 
-def test_a_stop_may_tear_down():
+def test_a_stop_may_tear_down() -> None:
     with bench() as b:
         b.double.set(teardown_at_stop=1)
         with b.attached() as device:

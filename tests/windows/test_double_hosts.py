@@ -2,6 +2,7 @@
 
 import threading
 import time
+from typing import Any
 
 import pytest
 from double_bench import (
@@ -20,14 +21,14 @@ from double_control import signed
 OTHER = "9a6f0000-4d1c-4000-8000-000000000002"
 
 
-def test_registration_is_synchronous_and_the_host_is_a_com_object():
+def test_registration_is_synchronous_and_the_host_is_a_com_object() -> None:
     with bench() as b:
         system = b.platform.open(VM)
         support = Support(b.platform, system)
         forward = support.register
         counts: list[int] = []
 
-        def register(host, process, ipc):
+        def register(host: Any, process: int, ipc: Any) -> int:
             for iid in (IID_UNKNOWN, IID_DEVICE_HOST):
                 code, found = b.platform.query(host, iid)
                 assert (code, found) == (0, host)
@@ -48,7 +49,7 @@ def test_registration_is_synchronous_and_the_host_is_a_com_object():
         b.lib.HcsCloseComputeSystem(system)
 
 
-def test_a_support_object_without_the_interface_is_refused():
+def test_a_support_object_without_the_interface_is_refused() -> None:
     with bench() as b:
         system = b.platform.open(VM)
         support = Support(b.platform, system)
@@ -59,7 +60,7 @@ def test_a_support_object_without_the_interface_is_refused():
         b.lib.HcsCloseComputeSystem(system)
 
 
-def test_a_registration_that_fails_is_the_failure_of_the_call():
+def test_a_registration_that_fails_is_the_failure_of_the_call() -> None:
     with bench() as b:
         system = b.platform.open(VM)
         support = Support(b.platform, system)
@@ -72,7 +73,7 @@ def test_a_registration_that_fails_is_the_failure_of_the_call():
         b.lib.HcsCloseComputeSystem(system)
 
 
-def test_a_host_that_was_not_proxied_resolves_nothing():
+def test_a_host_that_was_not_proxied_resolves_nothing() -> None:
     with bench(faults=True) as b:
         system = b.platform.open(VM)
         support = Support(b.platform, system)
@@ -91,7 +92,7 @@ def test_a_host_that_was_not_proxied_resolves_nothing():
         assert "did not call HdvProxyDeviceHost" in problem
 
 
-def test_a_machine_takes_one_host_of_a_process():
+def test_a_machine_takes_one_host_of_a_process() -> None:
     with bench() as b:
         with b.host() as (system, _):
             assert b.for_proxy(Support(b.platform, system))[0] == 0xC0370030
@@ -100,7 +101,7 @@ def test_a_machine_takes_one_host_of_a_process():
             pass
 
 
-def test_overlapping_registrations_can_be_refused():
+def test_overlapping_registrations_can_be_refused() -> None:
     with bench() as b:
         other = b.double.system(OTHER)
         b.double.set(overlap_denied=1)
@@ -108,7 +109,7 @@ def test_overlapping_registrations_can_be_refused():
         systems = [b.platform.open(VM), b.platform.open(OTHER)]
         results: list[tuple[int, object]] = []
 
-        def initialize(system, runtime_id):
+        def initialize(system: Any, runtime_id: str) -> None:
             code, host = b.for_proxy(Support(b.platform, system), runtime_id)
             results.append((code, host))
             if code == 0:
@@ -125,7 +126,7 @@ def test_overlapping_registrations_can_be_refused():
         assert other.stop() == 0
 
 
-def test_one_host_for_each_process_can_be_asked_for():
+def test_one_host_for_each_process_can_be_asked_for() -> None:
     with bench() as b:
         b.double.system(OTHER)
         b.double.set(one_host=1)
@@ -135,7 +136,7 @@ def test_one_host_for_each_process_can_be_asked_for():
             b.lib.HcsCloseComputeSystem(system)
 
 
-def test_another_guid_than_the_runtime_id_is_reported():
+def test_another_guid_than_the_runtime_id_is_reported() -> None:
     with bench(faults=True) as b:
         system = b.platform.open(VM)
         code, host = b.for_proxy(Support(b.platform, system), OTHER)
@@ -146,7 +147,7 @@ def test_another_guid_than_the_runtime_id_is_reported():
         assert "is not the RuntimeId" in problem
 
 
-def test_teardown_on_another_thread_is_reported():
+def test_teardown_on_another_thread_is_reported() -> None:
     with bench(faults=True) as b:
         system = b.platform.open(VM)
         _, host = b.for_proxy(Support(b.platform, system))
@@ -158,14 +159,14 @@ def test_teardown_on_another_thread_is_reported():
         assert "not on the thread that made the host" in problem
 
 
-def test_the_order_at_the_end_is_watched():
+def test_the_order_at_the_end_is_watched() -> None:
     with bench(faults=True) as b:
         system = b.platform.open(VM)
         support = Support(b.platform, system)
         kept: list[object] = []
         forward = support.register
 
-        def register(host, process, ipc):
+        def register(host: Any, process: int, ipc: Any) -> int:
             kept.append(host)
             b.platform.method("IUnknownVtbl", host, "AddRef")
             return forward(host, process, ipc)
@@ -182,7 +183,7 @@ def test_the_order_at_the_end_is_watched():
         assert "leak: 1 COM references" in report
 
 
-def test_a_support_object_that_does_not_count_is_reported():
+def test_a_support_object_that_does_not_count_is_reported() -> None:
     with bench(faults=True) as b:
         system = b.platform.open(VM)
         support = Support(b.platform, system)
@@ -191,7 +192,7 @@ def test_a_support_object_that_does_not_count_is_reported():
         assert any("does not count its references" in line for line in b.double.warnings())
 
 
-def test_teardown_callbacks_may_come_late():
+def test_teardown_callbacks_may_come_late() -> None:
     with bench() as b:
         b.double.set(late_teardown_ms=200)
         with b.attached() as device:
@@ -202,7 +203,7 @@ def test_teardown_callbacks_may_come_late():
 
 
 @pytest.mark.parametrize("flags", [0, 1])
-def test_the_plain_host_is_for_external_slots(flags: int):
+def test_the_plain_host_is_for_external_slots(flags: int) -> None:
     with bench(faults=True) as b:
         b.double.set(com_security_set=1)
         system = b.platform.open(VM)

@@ -17,7 +17,7 @@ def deliver(b: Bench, device: TinyDevice, message: tuple[int, int]) -> int:
     return unsigned(b.lib.HdvDeliverGuestInterrupt(device.handle, *message))
 
 
-def test_a_programmed_message_reaches_the_guest():
+def test_a_programmed_message_reaches_the_guest() -> None:
     with bench() as b, b.attached() as device:
         got: list[tuple[int, int]] = []
         b.guest.on_interrupt(lambda address, data: got.append((address, data)))
@@ -29,12 +29,13 @@ def test_a_programmed_message_reaches_the_guest():
         assert deliver(b, device, first) == 0
         assert got == [second, first]
         assert b.double.count("interrupts") == 2
+        assert [(address, data) for _, address, data in b.guest.deliveries()] == got
         b.guest.on_interrupt(None)
         assert deliver(b, device, first) == 0
         assert len(got) == 2
 
 
-def test_messages_that_nobody_programmed_are_refused():
+def test_messages_that_nobody_programmed_are_refused() -> None:
     with bench(faults=True) as b, b.attached() as device:
         taken = b.guest.allocate_msi()
         program(b, 0, (taken[0], taken[1] + 1))
@@ -46,7 +47,7 @@ def test_messages_that_nobody_programmed_are_refused():
 
 
 @pytest.mark.parametrize(("vector_control", "control"), [(1, ENABLE), (0, 0), (0, ENABLE | FUNCTION_MASK)])
-def test_masked_messages_are_not_delivered(vector_control: int, control: int):
+def test_masked_messages_are_not_delivered(vector_control: int, control: int) -> None:
     with bench(faults=True) as b, b.attached() as device:
         b.double.set(mask_grace_ms=0)
         got: list[int] = []
@@ -59,7 +60,7 @@ def test_masked_messages_are_not_delivered(vector_control: int, control: int):
         assert "has masked" in b.double.warnings()[0]
 
 
-def test_a_mask_is_heeded_from_its_answer_and_lifted_at_once():
+def test_a_mask_is_heeded_from_its_answer_and_lifted_at_once() -> None:
     with bench() as b, b.attached() as device:
         b.double.set(mask_grace_ms=0)
         got: list[int] = []
@@ -74,7 +75,7 @@ def test_a_mask_is_heeded_from_its_answer_and_lifted_at_once():
         assert len(got) == 2
 
 
-def test_a_moment_of_grace_for_what_just_changed():
+def test_a_moment_of_grace_for_what_just_changed() -> None:
     with bench(faults=True) as b, b.attached() as device:
         b.double.set(mask_grace_ms=60_000)
         old, new = b.guest.allocate_msi(), b.guest.allocate_msi()
@@ -85,7 +86,7 @@ def test_a_moment_of_grace_for_what_just_changed():
         assert b.double.warnings() == []
 
 
-def test_every_nth_interrupt_may_be_lost():
+def test_every_nth_interrupt_may_be_lost() -> None:
     with bench() as b, b.attached() as device:
         b.double.set(lose_interrupts=3)
         got: list[int] = []
@@ -98,7 +99,7 @@ def test_every_nth_interrupt_may_be_lost():
         assert b.double.count("interrupts_lost") == 3
 
 
-def test_a_machine_that_is_gone_takes_no_interrupts():
+def test_a_machine_that_is_gone_takes_no_interrupts() -> None:
     with bench() as b, b.attached() as device:
         message = b.guest.allocate_msi()
         program(b, 0, message)

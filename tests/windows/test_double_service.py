@@ -38,7 +38,7 @@ def properties(b: Bench, system: Any) -> tuple[int, str | None]:
     return b.platform.wait(b.lib.HcsGetComputeSystemProperties, system, b.platform.ffi.NULL)
 
 
-def test_properties_tell_the_runtime_id():
+def test_properties_tell_the_runtime_id() -> None:
     with bench() as b:
         system = b.platform.open(VM)
         code, document = properties(b, system)
@@ -56,10 +56,10 @@ def test_properties_tell_the_runtime_id():
         b.lib.HcsCloseComputeSystem(system)
 
 
-def test_a_wait_may_time_out_while_the_operation_goes_on():
+def test_a_wait_may_time_out_while_the_operation_goes_on() -> None:
     with bench() as b:
         system = b.platform.open(VM)
-        b.double.delay("HcsGetComputeSystemProperties.result", 300)
+        b.double.delay("HcsGetComputeSystemProperties.answer", 300)
         op = operation(b)
         assert b.lib.HcsGetComputeSystemProperties(system, op, b.platform.ffi.NULL) == 0
         assert b.platform.out(b.lib.HcsWaitForOperationResult, op, 10, kind="WCHAR **")[0] == 0x80370118
@@ -71,7 +71,7 @@ def test_a_wait_may_time_out_while_the_operation_goes_on():
         b.lib.HcsCloseComputeSystem(system)
 
 
-def test_an_operation_is_used_once_and_waited_for_when_it_runs():
+def test_an_operation_is_used_once_and_waited_for_when_it_runs() -> None:
     with bench(faults=True) as b:
         system = b.platform.open(VM)
         used, refused, fresh = operation(b), operation(b), operation(b)
@@ -91,13 +91,13 @@ def test_an_operation_is_used_once_and_waited_for_when_it_runs():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="strings are counted on Linux")
-def test_strings_that_are_kept_are_leaks():
+def test_strings_that_are_kept_are_leaks() -> None:
     with bench(faults=True) as b:
         b.platform.out(b.lib.HcsGetServiceProperties, b.platform.ffi.NULL, kind="WCHAR **")
         assert b.double.problems() == ["leak: 1 result strings"]
 
 
-def test_a_callback_instead_of_a_wait():
+def test_a_callback_instead_of_a_wait() -> None:
     with bench() as b:
         system, done = b.platform.open(VM), threading.Event()
         threads: list[int] = []
@@ -129,7 +129,7 @@ def test_a_callback_instead_of_a_wait():
         ({"RequestType": None}, 0x8037010D),
     ],
 )
-def test_documents_have_the_expected_keys_and_guids(change: dict[str, object], code: int):
+def test_documents_have_the_expected_keys_and_guids(change: dict[str, object], code: int) -> None:
     with bench(faults=True) as b:
         op, system = operation(b), b.platform.open(VM)
         assert modify(b, system, json.dumps(ADD | change), op) == code
@@ -137,12 +137,12 @@ def test_documents_have_the_expected_keys_and_guids(change: dict[str, object], c
 
 
 @pytest.mark.parametrize("text", ["", "[]x", '{"a":1,"a":2}', '{"a"}', '"\\x"', '{"a":"b}', "[" * 100])
-def test_what_is_no_json_is_refused(text: str):
+def test_what_is_no_json_is_refused(text: str) -> None:
     with bench(faults=True) as b:
         assert modify(b, b.platform.open(VM), text, operation(b)) == 0x8037010D
 
 
-def test_an_add_may_fail_as_told():
+def test_an_add_may_fail_as_told() -> None:
     with bench() as b, b.host() as (system, host):
         device = TinyDevice(b.platform)
         assert device.create(host, INSTANCE) == 0
@@ -151,9 +151,13 @@ def test_an_add_may_fail_as_told():
         assert b.platform.modify(system, "Add", INSTANCE) == (0x8037011B, None)
         assert device.calls == []
         assert b.platform.modify(system, "Add", INSTANCE) == (0x80070057, '{"Error":-2147024809}')
+        assert device.calls == []
+        b.double.fail_next("HcsModifyComputeSystem.answer", 0x80370118)
+        assert b.platform.modify(system, "Add", INSTANCE) == (0x80370118, None)
+        assert b.guest.slot(INSTANCE) is not None
 
 
-def test_open_wants_all_access_and_a_known_id():
+def test_open_wants_all_access_and_a_known_id() -> None:
     with bench(faults=True) as b:
         open_system = b.lib.HcsOpenComputeSystem
         assert b.platform.out(open_system, b.platform.wide("nobody"), GENERIC_ALL)[0] == 0x8037010E
@@ -161,7 +165,7 @@ def test_open_wants_all_access_and_a_known_id():
         assert b.double.warnings() != []
 
 
-def test_a_machine_of_ones_own_lives_as_long_as_its_handle():
+def test_a_machine_of_ones_own_lives_as_long_as_its_handle() -> None:
     with bench() as b:
         system_id = "of-ones-own"
         null = b.platform.ffi.NULL
@@ -190,7 +194,7 @@ def test_a_machine_of_ones_own_lives_as_long_as_its_handle():
         assert system.stop() == 0x80370110
 
 
-def test_calls_on_the_thread_of_a_loop_are_reported():
+def test_calls_on_the_thread_of_a_loop_are_reported() -> None:
     with bench(faults=True) as b:
 
         def loop() -> None:
@@ -206,7 +210,7 @@ def test_calls_on_the_thread_of_a_loop_are_reported():
         ]
 
 
-def test_waiting_inside_a_callback_is_reported():
+def test_waiting_inside_a_callback_is_reported() -> None:
     with bench(faults=True) as b, b.host() as (system, host):
         device = TinyDevice(b.platform)
         device.before["Start"] = lambda: properties(b, system)
@@ -222,7 +226,7 @@ def event(b: Bench, *, manual: bool = False, initial: bool = False) -> Any:
     return b.lib.CreateEventW(b.platform.ffi.NULL, manual, initial, b.platform.ffi.NULL)
 
 
-def test_events_reset_themselves_or_not():
+def test_events_reset_themselves_or_not() -> None:
     with bench() as b:
         for manual in (False, True):
             handle = event(b, manual=manual, initial=True)
@@ -235,7 +239,7 @@ def test_events_reset_themselves_or_not():
             assert b.lib.CloseHandle(handle)
 
 
-def test_a_registered_wait_calls_until_it_is_unregistered():
+def test_a_registered_wait_calls_until_it_is_unregistered() -> None:
     with bench() as b:
         handle, rung = event(b), threading.Semaphore(0)
         callback = b.platform.ffi.callback("void(void *, uint8_t)", lambda *_: rung.release())
@@ -250,7 +254,7 @@ def test_a_registered_wait_calls_until_it_is_unregistered():
         assert b.lib.CloseHandle(handle)
 
 
-def test_unregistering_waits_for_the_callback():
+def test_unregistering_waits_for_the_callback() -> None:
     with bench() as b:
         handle, inside, leave = event(b), threading.Event(), threading.Event()
         order: list[str] = []
@@ -273,7 +277,7 @@ def test_unregistering_waits_for_the_callback():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows' own")
-def test_handles_and_waits_are_accounted_for():
+def test_handles_and_waits_are_accounted_for() -> None:
     with bench(faults=True) as b:
         handle = event(b)
         callback = b.platform.ffi.callback("void(void *, uint8_t)", lambda *_: None)

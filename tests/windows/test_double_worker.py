@@ -72,7 +72,7 @@ def get_device(b: Bench, access: Any, category: str = FLEXIO, instance: str = IN
     return b.platform.out(method, access, b.platform.guid(category), b.platform.guid(instance))
 
 
-def test_a_doorbell_takes_exactly_what_it_matches():
+def test_a_doorbell_takes_exactly_what_it_matches() -> None:
     with bench() as b, b.attached() as device, b.apartment(), notification(b) as n:
         address = b.window().address
         assert n.register(0, NOTIFY, 1, WORD) == 0
@@ -91,7 +91,7 @@ def test_a_doorbell_takes_exactly_what_it_matches():
 
 
 @pytest.mark.parametrize(("flags", "sizes"), [(0, {1, 2, 4, 8}), (1, {1}), (2, {2}), (3, {4}), (4, {8})])
-def test_sizes_and_any_value(flags: int, sizes: set[int]):
+def test_sizes_and_any_value(flags: int, sizes: set[int]) -> None:
     with bench() as b, b.attached(), b.apartment(), notification(b) as n:
         assert n.register(0, NOTIFY, 0, flags | ANY_VALUE) == 0
         rang = set()
@@ -103,21 +103,21 @@ def test_sizes_and_any_value(flags: int, sizes: set[int]):
         assert n.unregister(0, NOTIFY, 0, flags | ANY_VALUE) == 0
 
 
-def test_tuples_are_looked_at():
+def test_tuples_are_looked_at() -> None:
     with bench(faults=True) as b, b.attached(), b.apartment(), notification(b) as n:
         assert n.register(0, NOTIFY, 0, 5) == 0x80070057
         assert n.register(1, NOTIFY, 0, WORD) == 0x80070057
         assert n.register(0, 4096, 0, WORD) == 0x80070057
         assert n.register(0, NOTIFY, 1, WORD | ANY_VALUE) == 0x80070057
         assert n.register(0, NOTIFY, 0, 0xFFFFFFFF80000000) == 0x80070057
-        assert n.register(0, NOTIFY, 1, WORD, event=b.platform.ffi.cast("void *", 4)) == 0x80070006
+        assert n.register(0, NOTIFY, 1, WORD, event=b.platform.ffi.cast("void *", 0x7FFFFFF4)) == 0x80070006
         assert n.register(0, NOTIFY, 1, WORD) == 0
         assert n.register(0, NOTIFY, 1, WORD) == 0x800700B7
         assert n.unregister(0, NOTIFY, 0, WORD) == 0x80070490
         assert n.unregister(0, NOTIFY, 1, WORD) == 0
 
 
-def test_more_than_eight_doorbells_are_reported_or_refused():
+def test_more_than_eight_doorbells_are_reported_or_refused() -> None:
     with bench(faults=True) as b, b.attached(), b.apartment(), notification(b) as n:
         assert [n.register(0, NOTIFY, at, WORD) for at in range(9)] == [0] * 9
         assert "more than 8 doorbells" in b.double.warnings()[0]
@@ -126,7 +126,7 @@ def test_more_than_eight_doorbells_are_reported_or_refused():
         assert [n.unregister(0, NOTIFY, at, WORD) for at in range(9)] == [0] * 9
 
 
-def test_the_event_has_to_stay_open_and_doorbells_have_to_go():
+def test_the_event_has_to_stay_open_and_doorbells_have_to_go() -> None:
     with bench(faults=True) as b, b.apartment():
         with b.attached(), notification(b) as n:
             event = b.lib.CreateEventW(b.platform.ffi.NULL, False, False, b.platform.ffi.NULL)
@@ -142,14 +142,14 @@ def test_the_event_has_to_stay_open_and_doorbells_have_to_go():
         assert "leak: 1 doorbells" in report
 
 
-def test_doorbells_of_the_host_itself_are_denied():
+def test_doorbells_of_the_host_itself_are_denied() -> None:
     with bench() as b, b.attached() as device:
         event = b.lib.CreateEventW(b.platform.ffi.NULL, False, False, b.platform.ffi.NULL)
         assert unsigned(b.lib.HdvRegisterDoorbell(device.handle, 0, NOTIFY, 0, WORD, event)) == 0x80070005
         assert b.lib.CloseHandle(event)
 
 
-def test_the_way_to_the_worker():
+def test_the_way_to_the_worker() -> None:
     with bench(faults=True) as b, b.attached(), b.apartment():
         assert worker(b, SECOND)[0] == 0x8037010E
         assert worker(b, VM, IID_DEVICE_HOST)[0] == 0x80004002
@@ -166,7 +166,7 @@ def test_the_way_to_the_worker():
         assert "the category is not FLEXIO" in problem
 
 
-def test_a_device_is_found_once_it_was_added():
+def test_a_device_is_found_once_it_was_added() -> None:
     with bench() as b, b.apartment(), b.host() as (_, host):
         del host
         code, access = worker(b)
@@ -175,7 +175,7 @@ def test_a_device_is_found_once_it_was_added():
         b.platform.release(access)
 
 
-def test_the_worker_may_be_missing_or_answer_null():
+def test_the_worker_may_be_missing_or_answer_null() -> None:
     with bench() as b, b.attached(), b.apartment():
         null = b.platform.ffi.NULL
         b.double.set(worker_missing=1)
@@ -191,14 +191,14 @@ def test_the_worker_may_be_missing_or_answer_null():
         b.platform.release(access, device)
 
 
-def test_references_that_are_kept_are_leaks():
+def test_references_that_are_kept_are_leaks() -> None:
     with bench(faults=True) as b, b.apartment():
         with b.attached():
             b.device_of_worker()
         assert b.double.problems() == ["leak: 1 COM references"]
 
 
-def test_after_removal_only_the_stored_interface_helps():
+def test_after_removal_only_the_stored_interface_helps() -> None:
     with bench() as b, b.apartment(), b.attached(), notification(b) as n:
         assert n.register(0, NOTIFY, 1, WORD) == 0
         b.double.set(removal=1)
@@ -212,7 +212,7 @@ def test_after_removal_only_the_stored_interface_helps():
         assert n.unregister(0, NOTIFY, 1, WORD) == 0
 
 
-def test_a_dead_worker_still_lets_go():
+def test_a_dead_worker_still_lets_go() -> None:
     with bench(faults=True) as b, b.apartment(), b.attached(), notification(b) as n:
         assert n.register(0, NOTIFY, 1, WORD) == 0
         b.guest.kill()
@@ -220,7 +220,7 @@ def test_a_dead_worker_still_lets_go():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a section is a descriptor here")
-def test_a_section_answers_in_the_place_of_the_device():
+def test_a_section_answers_in_the_place_of_the_device() -> None:
     with bench() as b, b.apartment(), b.attached() as device:
         worker_device = b.device_of_worker()
         _, mappings = b.platform.query(worker_device, IID_MAPPINGS)
@@ -247,7 +247,7 @@ def test_a_section_answers_in_the_place_of_the_device():
         os.close(fd)
 
 
-def test_a_section_before_the_start_is_too_early():
+def test_a_section_before_the_start_is_too_early() -> None:
     with bench(running=False) as b, b.host() as (_, host):
         device = TinyDevice(b.platform)
         assert device.create(host, INSTANCE) == 0

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import sys
 import threading
 import uuid
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 from double_control import Double, library
+from hdv_on_double import guest_of, opened, plug
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,7 +21,9 @@ from hdvkit.hosts.hdv.abi.binding import Table, ffi, guid, text_at, uuid_at, wid
 from hdvkit.hosts.hdv.abi.hresult import MEANINGS, S_OK, HdvError, check, failed, signed
 from hdvkit.hosts.hdv.abi.libraries import PROXY, WORKER, Libraries
 from hdvkit.hosts.hdv.identities import EMULATORS, VIRTIO_FS, emulator_of, new_instance, pci_domain
+from hdvkit.testing.echo import Echo
 
+PAGE = 4096
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=50)
 
 
@@ -112,8 +116,35 @@ def test_support_objects_count_references_and_answer_for_two_interfaces(double: 
     assert support not in proxy._referenced
 
 
-def test_sections_are_asked_for_by_pages(double: Double) -> None:
-    """Through the worker, which is how a restricted host may; no device uses it yet."""
+@pytest.mark.skipif(sys.platform != "linux", reason="the double takes a descriptor for a section on Linux only")
+@pytest.mark.parametrize("model", ["External", "ExternalRestricted"])
+async def test_a_section_takes_the_place_of_a_bar(double: Double, tmp_path: Path, model: str) -> None:
+    (tmp_path / "section").write_bytes(bytes(PAGE) + b"section!".ljust(PAGE, b"."))
+    with (tmp_path / "section").open("r+b") as file:
+        section = ffi().cast("HANDLE", file.fileno())
+        async with opened(double, hosting_model=model) as host:
+            function = await host.add(Echo())
+            driver = await plug(host, function)
+            await driver.probe()
+            guest, slot = guest_of(host), function.slot
+            window = guest.system.bar(await guest.slot(str(slot.instance)), 0)
+            device: Any = slot.interrupts.device
+            if model == "ExternalRestricted":
+                machine = slot._machine
+                device = vmworker.MmioMappings(machine.libraries, machine.runtime, slot.instance)
+            device.map_section(0, 1, 1, vmdevicehost.MmioMapping.WRITEABLE, section, 1)
+            assert (await guest.mmio_read(window.address + PAGE, 8)).to_bytes(8, "little") == b"section!"
+            await guest.mmio_write(window.address + PAGE, 1, ord("S"))
+            device.unmap_section(0, 1)
+            with pytest.raises(HdvError, match="unmapping the section at page 1 of BAR 0"):
+                device.unmap_section(0, 1)
+            if isinstance(device, vmworker.MmioMappings):
+                device.close()
+        file.seek(PAGE)
+        assert file.read(8) == b"Section!"
+
+
+def test_a_machine_without_worker_has_no_sections(double: Double) -> None:
     libraries = Libraries.of_file(library())
     with pytest.raises(HdvError, match="asking for the machine's worker"):
         vmworker.MmioMappings(libraries, uuid.uuid4(), uuid.uuid4())

@@ -22,7 +22,7 @@ static bool visible(const struct system *system, const struct slot *slot) {
     return system->life == RUNNING && slot->used && slot->powered && !slot->removed;
 }
 
-// -- configuration space -----------------------------------------------------------------------------------------------------
+// -- configuration space --------------------------------------------------------------------------
 
 static bool forwards(const struct slot *slot) {
     return slot->hosting == EXTERNAL && switched(SWITCH_external_forwards);
@@ -104,7 +104,8 @@ static void run_config(void *argument) {
     write_dword(access->slot, offset, value);
 }
 
-static int32_t config_access(int32_t number, int32_t index, uint32_t offset, uint32_t size, uint32_t *value, bool write) {
+static int32_t config_access(int32_t number, int32_t index, uint32_t offset, uint32_t size, uint32_t *value,
+                             bool write) {
     struct system *system = system_number(number);
     if ((size != 1 && size != 2 && size != 4) || offset % size != 0 || offset >= PAGE) {
         fatal("no guest accesses %u bytes at %#x of configuration space", size, offset);
@@ -130,7 +131,7 @@ int32_t dbl_config_write(int32_t system, int32_t slot, uint32_t offset, uint32_t
     return config_access(system, slot, offset, size, &value, true);
 }
 
-// -- BARs --------------------------------------------------------------------------------------------------------------------
+// -- BARs -----------------------------------------------------------------------------------------
 
 // With the mutex held: which slot and BAR decode an address.
 static struct slot *decode(struct system *system, uint64_t address, uint32_t size, int32_t *bar) {
@@ -157,7 +158,8 @@ static uint64_t intercept(struct slot *slot, int32_t bar, uint64_t offset, uint3
     for (uint32_t at = 0; at < size; at++) {
         data[at] = (uint8_t)(write ? value >> 8 * at : FILL);
     }
-    struct call call = {.which = write ? WRITE_MMIO : READ_MMIO, .bar = bar, .at = offset, .length = size, .data = data};
+    enum callback which = write ? WRITE_MMIO : READ_MMIO;
+    struct call call = {.which = which, .bar = bar, .at = offset, .length = size, .data = data};
     bool answered = call_device(slot->device, &call);
     for (uint32_t at = 0; at < sizeof bytes; at++) {
         if ((at < GUARD || at >= GUARD + size) && bytes[at] != CANARY) {
@@ -227,7 +229,7 @@ int32_t dbl_mmio_write(int32_t system, uint64_t address, uint32_t size, uint64_t
     return mmio_access(system, address, size, &value, true);
 }
 
-// -- where things are --------------------------------------------------------------------------------------------------------
+// -- where things are -----------------------------------------------------------------------------
 
 int32_t dbl_slot(int32_t number, const char *instance_id) {
     struct system *system = system_number(number);

@@ -9,9 +9,10 @@ void dbl_reset(void);
 int32_t dbl_set(const char *name, int64_t value);
 int64_t dbl_get(const char *name);
 int64_t dbl_count(const char *name);
-// The next calls of an export fail; "<export>.result" is what its operation ends with. The document may be NULL.
+// The next calls of an export fail. "<export>.result": its operation does nothing and ends so. "<export>.answer": it
+// is done, and said to have ended so. The document may be NULL.
 int32_t dbl_fail_next(const char *name, HRESULT code, uint32_t times, const char *document);
-// Each call of an export, or its ".result", takes so much longer.
+// Each call of an export takes so much longer; ".result" begins, and ".answer" comes, so much later.
 int32_t dbl_delay(const char *name, uint32_t milliseconds);
 // The calling thread runs an event loop, which must not wait for the platform.
 void dbl_loop_thread(void);
@@ -46,3 +47,5 @@ int32_t dbl_backed(int32_t system, uint64_t address);
 // Interrupts; the callback runs on the thread that delivers.
 void dbl_allocate_msi(int32_t system, uint64_t *address, uint32_t *data);
 void dbl_on_interrupt(int32_t system, dbl_interrupt callback, void *context);
+// Those that devices delivered, the last few thousand: lines of microseconds, address, data.
+uint64_t dbl_interrupts(int32_t system, char *text, uint64_t size);

@@ -16,7 +16,7 @@ static struct job *first_job, *last_job;
 static bool pool_started;
 static uint32_t pool_busy;
 
-// -- threads -----------------------------------------------------------------------------------------------------------------
+// -- threads --------------------------------------------------------------------------------------
 
 static void vcpu(void *argument) {
     (void)argument;
@@ -80,7 +80,7 @@ void reset_pool(void) {
     unlock();
 }
 
-// -- calls -------------------------------------------------------------------------------------------------------------------
+// -- calls ----------------------------------------------------------------------------------------
 
 static const char *const callback_names[] = {
     [INITIALIZE] = "Initialize",
@@ -200,13 +200,13 @@ void device_teardown(struct device *device) {
     unlock();
 }
 
-// -- devices -----------------------------------------------------------------------------------------------------------------
+// -- devices --------------------------------------------------------------------------------------
 
 struct device *device_of(void *handle, const char *where) {
     uint32_t index = handle_index(DEVICE, handle);
     lock();
     if (index >= device_count || devices[index].dead) {
-        fatal("%s: %p is no device, or one whose host was torn down", where, handle);
+        fatal("%s: %#llx is no device, or one whose host was torn down", where, SHOWN(handle));
     }
     unlock();
     return &devices[index];
@@ -260,7 +260,7 @@ HRESULT HdvCreateDeviceInstance(void *handle, int32_t type, const GUID *class_id
         return code;
     }
     if (index >= MAX_HOSTS || !hosts[index].used || hosts[index].dead) {
-        fatal("%s: %p is no device host, or one that was torn down", name, handle);
+        fatal("%s: %#llx is no device host, or one that was torn down", name, SHOWN(handle));
     }
     if (type != 1) {
         warn("%s: type %d is not PCI", name, type);

@@ -45,7 +45,7 @@ HRESULT doorbell_add(struct slot *slot, int32_t bar, uint64_t offset, uint64_t v
     }
     void *duplicate = os_event_duplicate(event);
     if (duplicate == NULL) {
-        warn("a doorbell was given %p, which is no event", event);
+        warn("a doorbell was given %#llx, which is no event", SHOWN(event));
         return E_HANDLE;
     }
     *place = (struct doorbell){true, bar, offset, value, flags, event, duplicate};
@@ -88,8 +88,9 @@ bool doorbell_rings(struct slot *slot, int32_t bar, uint64_t offset, uint32_t si
     for (int at = 0; at < MAX_DOORBELLS; at++) {
         const struct doorbell *doorbell = &slot->doorbells[at];
         uint64_t wanted = doorbell->flags & SIZE_MASK;
-        if (doorbell->used && doorbell->bar == bar && doorbell->offset == offset &&
-            (wanted == 0 || 1u << (wanted - 1) == size) && ((doorbell->flags & ANY_VALUE) || doorbell->value == value)) {
+        bool size_fits = wanted == 0 || 1u << (wanted - 1) == size;
+        bool value_fits = (doorbell->flags & ANY_VALUE) || doorbell->value == value;
+        if (doorbell->used && doorbell->bar == bar && doorbell->offset == offset && size_fits && value_fits) {
             os_event_set(doorbell->event);
             add(COUNT_doorbells, 1);
             return true;
@@ -98,7 +99,7 @@ bool doorbell_rings(struct slot *slot, int32_t bar, uint64_t offset, uint32_t si
     return false;
 }
 
-// -- sections --------------------------------------------------------------------------------------------------------------
+// -- sections -------------------------------------------------------------------------------------
 
 HRESULT range_add(struct system *system, struct slot *slot, int32_t bar, uint64_t page, uint64_t pages, int32_t flags,
                   void *section, uint64_t section_page) {
@@ -164,7 +165,7 @@ uint8_t *range_memory(struct slot *slot, int32_t bar, uint64_t offset, uint64_t 
     return NULL;
 }
 
-// -- the host's own door: not for restricted hosts ---------------------------------------------------------------------------
+// -- the host's own door: not for restricted hosts ------------------------------------------------
 
 static HRESULT granted(struct device *device, const char *name, struct slot **slot) {
     HRESULT code;

@@ -24,7 +24,7 @@
 #pragma GCC visibility pop
 #endif
 
-// -- numbers -----------------------------------------------------------------------------------------------------
+// -- numbers --------------------------------------------------------------------------------------
 
 #define HR(code) ((HRESULT)(uint32_t)(code))
 #define S_OK HR(0)
@@ -73,6 +73,8 @@ enum {
     DOORBELLS_PER_DEVICE = 8,
     TEXT = 256,
 };
+// A pointer for %#llx: what %p prints differs.
+#define SHOWN(pointer) ((unsigned long long)(uintptr_t)(pointer))
 #define MIB ((uint64_t)1 << 20)
 #define LOW_RAM (3840 * MIB)
 #define HIGH_RAM ((uint64_t)1 << 32)
@@ -114,7 +116,7 @@ enum switch_number { SWITCHES(ENUMERATE) SWITCH_COUNT };
 enum counter { COUNTERS(ENUMERATE) COUNTER_COUNT };
 #undef ENUMERATE
 
-// -- state ---------------------------------------------------------------------------------------------------------
+// -- state ----------------------------------------------------------------------------------------
 
 enum hosting { RESTRICTED, EXTERNAL };
 enum life { CREATED, RUNNING, STOPPED };
@@ -222,7 +224,7 @@ extern struct system systems[MAX_SYSTEMS];
 extern struct host hosts[MAX_HOSTS];
 extern struct device devices[MAX_DEVICES];
 
-// -- state.c: the mutex, the report, switches, failures, handles ------------------------------------------------------
+// -- state.c: the mutex, the report, switches, failures, handles ----------------------------------
 
 void lock(void);
 void unlock(void);
@@ -246,7 +248,7 @@ int64_t counted(enum counter counter);
 enum { QUICK = 1, SILENT = 2 };
 bool ordered(const char *name, unsigned flags, HRESULT *code);
 // The same for what an operation ends with.
-bool ordered_result(const char *name, HRESULT *code, char **document);
+bool ordered_result(const char *name, const char *what, HRESULT *code, char **document);
 
 enum kind { SYSTEM = 1, OPERATION, HOST, DEVICE, EVENT, WAIT };
 void *make_handle(enum kind kind, uint32_t index);
@@ -259,7 +261,7 @@ extern _Thread_local bool loop_here;
 // Threads of the double that run for dbl_reset to wait for.
 void detach(void (*entry)(void *), void *argument);
 
-// -- text.c: UTF-16, GUIDs, JSON --------------------------------------------------------------------------------------
+// -- text.c: UTF-16, GUIDs, JSON ------------------------------------------------------------------
 
 struct json;
 char *from_wide(const WCHAR *text);
@@ -280,7 +282,7 @@ size_t json_count(const struct json *value);
 const struct json *json_item(const struct json *value, size_t index);
 const char *json_key(const struct json *value, size_t index);
 
-// -- the others -------------------------------------------------------------------------------------------------------
+// -- the others -----------------------------------------------------------------------------------
 
 struct system *system_of(void *handle, const char *where);
 struct system *system_number(int32_t number);
@@ -306,7 +308,17 @@ struct host *host_for(struct system *system, enum hosting hosting);
 struct device *device_for(struct system *system, enum hosting hosting, const GUID *class_id, const GUID *instance);
 
 // One call of a device's table, on this thread; false when the device takes no calls any more.
-enum callback { INITIALIZE, SET_CONFIGURATION, GET_DETAILS, START, STOP, READ_CONFIG, WRITE_CONFIG, READ_MMIO, WRITE_MMIO };
+enum callback {
+    INITIALIZE,
+    SET_CONFIGURATION,
+    GET_DETAILS,
+    START,
+    STOP,
+    READ_CONFIG,
+    WRITE_CONFIG,
+    READ_MMIO,
+    WRITE_MMIO,
+};
 struct call {
     enum callback which;
     HRESULT code;
@@ -355,5 +367,6 @@ void reset_hosts(void);
 void reset_systems(void);
 void reset_handles(void);
 void reset_pool(void);
+void reset_records(void);
 
 #endif

@@ -14,7 +14,7 @@ static const IVmDeviceHostSupportVtbl *support_table(void *support) {
 static struct host *host_of(void *handle, const char *where) {
     uint32_t index = handle_index(HOST, handle);
     if (index >= host_count || !hosts[index].used || hosts[index].dead) {
-        fatal("%s: %p is no device host, or one that was torn down", where, handle);
+        fatal("%s: %#llx is no device host, or one that was torn down", where, SHOWN(handle));
     }
     return &hosts[index];
 }
@@ -41,7 +41,7 @@ static struct host *new_host(enum hosting hosting) {
     return host;
 }
 
-// -- the plain kind ------------------------------------------------------------------------------------------------------------
+// -- the plain kind -------------------------------------------------------------------------------
 
 HRESULT HdvInitializeDeviceHostEx(void *handle, int32_t flags, void **result) {
     static const char name[] = "HdvInitializeDeviceHostEx";
@@ -76,7 +76,7 @@ HRESULT HdvInitializeDeviceHost(void *handle, void **result) {
     return ordered("HdvInitializeDeviceHost", SILENT, &code) ? code : HdvInitializeDeviceHostEx(handle, 0, result);
 }
 
-// -- the proxied kind ------------------------------------------------------------------------------------------------------------
+// -- the proxied kind -----------------------------------------------------------------------------
 
 HRESULT HdvProxyDeviceHost(void *handle, void *object, DWORD process, uint64_t *ipc) {
     static const char name[] = "HdvProxyDeviceHost";
@@ -87,7 +87,7 @@ HRESULT HdvProxyDeviceHost(void *handle, void *object, DWORD process, uint64_t *
     }
     struct system *system = system_of(handle, name);
     if (object == NULL || !com_is_device_host(object, &owner)) {
-        fatal("%s: %p is no IVmDeviceHost", name, object);
+        fatal("%s: %#llx is no IVmDeviceHost", name, SHOWN(object));
     }
     struct host *host = &hosts[owner];
     if (process != os_process_id()) {
@@ -230,7 +230,7 @@ HRESULT HdvInitializeDeviceHostForProxy(const GUID *context, void *support, void
     return HdvInitializeDeviceHostForProxyEx(context, support, 0, result);
 }
 
-// -- the end ---------------------------------------------------------------------------------------------------------------------
+// -- the end --------------------------------------------------------------------------------------
 
 // The handles of devices are good for as long as a Teardown runs, and for nothing afterwards.
 static void teardown_devices(struct host *host) {

@@ -48,13 +48,13 @@ static void leave(void) { os_unlock(&mutex); }
 
 DWORD GetLastError(void) { return last_error; }
 
-// -- events -------------------------------------------------------------------------------------------------------------------
+// -- events ---------------------------------------------------------------------------------------
 
 // With the mutex held; NULL and the error when it is no open event.
 static struct event *event_of(const void *handle, const char *where) {
     uint32_t index = handle_index(EVENT, handle);
     if (index >= event_count || events[index] == NULL || !events[index]->open) {
-        warn("%s: %p is no handle, or a closed one", where, handle);
+        warn("%s: %#llx is no handle, or a closed one", where, SHOWN(handle));
         last_error = ERROR_INVALID_HANDLE;
         return NULL;
     }
@@ -190,7 +190,7 @@ bool os_event_is_open(void *handle) {
     return open;
 }
 
-// -- waits --------------------------------------------------------------------------------------------------------------------
+// -- waits ----------------------------------------------------------------------------------------
 
 static void run_wait(void *argument) {
     struct wait *wait = argument;
@@ -256,7 +256,7 @@ BOOL UnregisterWaitEx(HANDLE handle, HANDLE completion) {
     uint32_t index = handle_index(WAIT, handle);
     enter();
     if (index >= wait_count || !waits[index]->registered) {
-        fatal("UnregisterWaitEx: %p is no wait, or one that was unregistered", handle);
+        fatal("UnregisterWaitEx: %#llx is no wait, or one that was unregistered", SHOWN(handle));
     }
     struct wait *wait = waits[index];
     if (completion == INVALID && waiting_here == wait) {
@@ -289,7 +289,7 @@ BOOL UnregisterWaitEx(HANDLE handle, HANDLE completion) {
     return !pending;
 }
 
-// -- memory and apartments ------------------------------------------------------------------------------------------------------
+// -- memory and apartments ------------------------------------------------------------------------
 
 void *os_local_alloc(size_t size) {
     struct block *block = malloc(sizeof *block + size);
@@ -315,7 +315,7 @@ void *LocalFree(void *memory) {
     }
     struct block *block = *at;
     if (block == NULL) {
-        fatal("LocalFree: %p is no result string, or one that was freed", memory);
+        fatal("LocalFree: %#llx is no result string, or one that was freed", SHOWN(memory));
     }
     *at = block->next;
     memset(block, 0xDD, sizeof *block + block->size);
@@ -345,7 +345,7 @@ HRESULT CoDecrementMTAUsage(void *cookie) {
     uintptr_t index = (uintptr_t)cookie - 0xC00C1E00;
     enter();
     if (index >= cookies || !cookie_live[index]) {
-        fatal("CoDecrementMTAUsage: %p is no cookie, or a used one", cookie);
+        fatal("CoDecrementMTAUsage: %#llx is no cookie, or a used one", SHOWN(cookie));
     }
     cookie_live[index] = false;
     leave();

@@ -61,7 +61,7 @@ bool ram_range(const struct system *system, uint64_t address, uint64_t size, uin
     return address >= HIGH_RAM && address + size <= HIGH_RAM + system->high;
 }
 
-// -- slots ---------------------------------------------------------------------------------------------------------------------
+// -- slots ----------------------------------------------------------------------------------------
 
 struct slot *slot_of(struct system *system, const GUID *instance) {
     for (int at = 0; at < MAX_SLOTS; at++) {
@@ -111,13 +111,14 @@ void slot_forget(struct slot *slot) {
     *slot = (struct slot){.used = false};
 }
 
-// -- life ----------------------------------------------------------------------------------------------------------------------
+// -- life -----------------------------------------------------------------------------------------
 
 char *error_document(HRESULT code, const char *message) {
     char text[TEXT * 2];
     snprintf(text, sizeof text,
-             "{\"Error\":%d,\"ErrorMessage\":\"%s\",\"ErrorEvents\":[{\"Message\":\"%s\",\"Provider\":\"double\"}]}", code,
-             message, message);
+             "{\"Error\":%d,\"ErrorMessage\":\"%s\","
+             "\"ErrorEvents\":[{\"Message\":\"%s\",\"Provider\":\"double\"}]}",
+             code, message, message);
     return copy_text(text);
 }
 
@@ -200,7 +201,7 @@ HRESULT system_stop(struct system *system) {
     return S_OK;
 }
 
-// -- a test's hand ---------------------------------------------------------------------------------------------------------------
+// -- a test's hand --------------------------------------------------------------------------------
 
 int32_t dbl_create_system(const char *id, const char *runtime_id, uint32_t memory_mb, int32_t running) {
     struct system *system;

@@ -16,7 +16,7 @@ static size_t aperture_count, aperture_room;
 static os_window quarantine[QUARANTINE];
 static size_t quarantined;
 
-// -- the guest ----------------------------------------------------------------------------------------------------------------
+// -- the guest ------------------------------------------------------------------------------------
 
 static bool is_backed(const struct system *system, uint64_t page) { return system->backed[page / 8] >> page % 8 & 1; }
 
@@ -61,9 +61,10 @@ int32_t dbl_backed(int32_t number, uint64_t address) {
     return backed;
 }
 
-// -- copies -------------------------------------------------------------------------------------------------------------------
+// -- copies ---------------------------------------------------------------------------------------
 
-static HRESULT copy(void *handle, uint64_t address, uint32_t count, uint8_t *to, const uint8_t *from, const char *name) {
+static HRESULT copy(void *handle, uint64_t address, uint32_t count, uint8_t *to, const uint8_t *from,
+                    const char *name) {
     HRESULT code;
     uint64_t offset;
     struct device *device = device_of(handle, name);
@@ -93,7 +94,7 @@ HRESULT HdvWriteGuestMemory(void *device, uint64_t address, uint32_t count, cons
     return copy(device, address, count, NULL, buffer, "HdvWriteGuestMemory");
 }
 
-// -- apertures ----------------------------------------------------------------------------------------------------------------
+// -- apertures ------------------------------------------------------------------------------------
 
 static HRESULT look_at_request(const struct device *device, uint64_t address, uint32_t count, const char *name) {
     if (address % PAGE != 0 || count == 0) {

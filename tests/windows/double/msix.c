@@ -4,10 +4,11 @@
 // an unmask from when it was sent, so that a device that answers them in order is never blamed for a race.
 #include "double.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 enum { STATUS = 0x04, POINTER = 0x34, CAPABILITIES = 1 << 4, MSIX = 0x11, ENTRY = 16, MOST_CAPABILITIES = 48 };
-enum { MSI_DATA = 0x4020 };
+enum { MSI_DATA = 0x4020, RECORDS = 4096 };
 #define MSI_ADDRESS ((uint64_t)0xFEE00000)
 
 struct reading {
@@ -112,7 +113,50 @@ void msix_write(struct slot *slot, int32_t bar, uint64_t offset, uint32_t size, 
     unlock();
 }
 
-// -- delivery ------------------------------------------------------------------------------------------------------------------
+// -- records --------------------------------------------------------------------------------------
+
+struct record {
+    struct system *system;
+    int64_t at;
+    uint64_t address;
+    uint32_t data;
+};
+
+static struct record records[RECORDS];
+static uint64_t record_count;
+
+uint64_t dbl_interrupts(int32_t number, char *text, uint64_t size) {
+    struct system *system = system_number(number);
+    char line[TEXT];
+    uint64_t used = 0;
+    if (size > 0) {
+        text[0] = 0;
+    }
+    lock();
+    uint64_t start = record_count > RECORDS ? record_count - RECORDS : 0;
+    for (uint64_t at = start; at < record_count; at++) {
+        const struct record *record = &records[at % RECORDS];
+        if (record->system != system) {
+            continue;
+        }
+        uint64_t length = (uint64_t)snprintf(line, sizeof line, "%lld %llu %u\n", (long long)record->at,
+                                             (unsigned long long)record->address, record->data);
+        if (used + length < size) {
+            memcpy(text + used, line, length + 1);
+        }
+        used += length;
+    }
+    unlock();
+    return used + 1;
+}
+
+void reset_records(void) {
+    lock();
+    record_count = 0;
+    unlock();
+}
+
+// -- delivery -------------------------------------------------------------------------------------
 
 enum verdict { FINE, UNKNOWN, MASKED };
 
@@ -150,6 +194,7 @@ HRESULT HdvDeliverGuestInterrupt(void *handle, uint64_t address, uint32_t data) 
         unlock();
         return slot == NULL ? E_UNEXPECTED : E_RPC_UNAVAILABLE;
     }
+    records[record_count++ % RECORDS] = (struct record){system, os_now(), address, data};
     bool taken = address == MSI_ADDRESS && data >= MSI_DATA && data - MSI_DATA < system->messages;
     enum verdict verdict = judge(slot, address, data);
     dbl_interrupt interrupt = system->interrupt;

@@ -22,6 +22,7 @@ struct work {
     const char *name;
     HRESULT (*run)(void *argument, char **document);
     void *argument;
+    void (*discard)(void *argument);
 };
 
 static struct operation *operations;
@@ -31,7 +32,7 @@ static uint32_t used, room;
 static struct operation *operation_of(const void *handle, const char *where) {
     uint32_t index = handle_index(OPERATION, handle);
     if (index >= used || operations[index].closed) {
-        fatal("%s: %p is no operation, or a closed one", where, handle);
+        fatal("%s: %#llx is no operation, or a closed one", where, SHOWN(handle));
     }
     return &operations[index];
 }
@@ -151,7 +152,7 @@ HRESULT HcsWaitForOperationResult(void *handle, DWORD milliseconds, WCHAR **docu
     return code;
 }
 
-// -- used by systems.c -------------------------------------------------------------------------------------------------------
+// -- used by systems.c ----------------------------------------------------------------------------
 
 HRESULT operation_check(void *handle, const char *name) {
     if (handle == NULL) {
@@ -183,15 +184,18 @@ HRESULT operation_refuse(void *handle, const char *name, HRESULT code) {
 
 static void carry_out(void *argument) {
     struct work work = *(struct work *)argument;
-    char *document = NULL, *forced_document = NULL;
-    HRESULT forced;
+    char *document = NULL, *another = NULL;
+    HRESULT code, forced;
     free(argument);
-    HRESULT code = work.run(work.argument, &document);
-    // What was done is done: only the answer is another one.
-    if (ordered_result(work.name, &forced, &forced_document)) {
+    if (!ordered_result(work.name, "result", &code, &document)) {
+        code = work.run(work.argument, &document);
+    } else if (work.discard != NULL) {
+        work.discard(work.argument);
+    }
+    if (ordered_result(work.name, "answer", &forced, &another)) {
         code = forced;
         free(document);
-        document = forced_document;
+        document = another;
     }
     lock();
     struct operation *operation = &operations[work.index];
@@ -207,7 +211,8 @@ static void carry_out(void *argument) {
     }
 }
 
-HRESULT operation_run(void *handle, const char *name, HRESULT (*run)(void *, char **), void *argument) {
+HRESULT operation_run(void *handle, const char *name, HRESULT (*run)(void *, char **), void *argument,
+                      void (*discard)(void *)) {
     struct work *work = malloc(sizeof *work);
     if (work == NULL) {
         abort();
@@ -216,7 +221,7 @@ HRESULT operation_run(void *handle, const char *name, HRESULT (*run)(void *, cha
     struct operation *operation = operation_of(handle, name);
     operation->stage = STARTED;
     operation->name = name;
-    *work = (struct work){handle_index(OPERATION, handle), name, run, argument};
+    *work = (struct work){handle_index(OPERATION, handle), name, run, argument, discard};
     unlock();
     detach(carry_out, work);
     return S_OK;

@@ -28,7 +28,7 @@ static void *open_handle(struct system *system) {
 struct system *system_of(void *handle, const char *where) {
     uint32_t index = handle_index(SYSTEM, handle);
     if (index >= MAX_HANDLES || handles[index] == NULL) {
-        fatal("%s: %p is no system, or a closed one", where, handle);
+        fatal("%s: %#llx is no system, or a closed one", where, SHOWN(handle));
     }
     return handles[index];
 }
@@ -81,6 +81,8 @@ static HRESULT run_remove(void *argument, char **document) {
     return S_OK;
 }
 
+static void discard(void *argument) { free_request(argument); }
+
 HRESULT HcsModifyComputeSystem(void *handle, void *operation, const WCHAR *document, HANDLE identity) {
     static const char name[] = "HcsModifyComputeSystem";
     HRESULT code;
@@ -102,10 +104,10 @@ HRESULT HcsModifyComputeSystem(void *handle, void *operation, const WCHAR *docum
         free_request(request);
         return operation_refuse(operation, name, code);
     }
-    return operation_run(operation, name, remove ? run_remove : run_add, request);
+    return operation_run(operation, name, remove ? run_remove : run_add, request, discard);
 }
 
-// -- calls -----------------------------------------------------------------------------------------------------------------------
+// -- calls ----------------------------------------------------------------------------------------
 
 static HRESULT run_nothing(void *argument, char **document) {
     (void)argument, (void)document;
@@ -134,7 +136,7 @@ HRESULT HcsCreateComputeSystem(const WCHAR *id, const WCHAR *document, void *ope
         return operation_refuse(operation, name, code);
     }
     *handle = open_handle(system);
-    return operation_run(operation, name, run_nothing, NULL);
+    return operation_run(operation, name, run_nothing, NULL, NULL);
 }
 
 HRESULT HcsOpenComputeSystem(const WCHAR *id, DWORD access, void **handle) {
@@ -196,7 +198,7 @@ static HRESULT simple(const char *name, void *handle, void *operation, HRESULT (
         return operation_refuse(operation, name, code);
     }
     code = operation_check(operation, name);
-    return code < 0 ? code : operation_run(operation, name, run, system_of(handle, name));
+    return code < 0 ? code : operation_run(operation, name, run, system_of(handle, name), NULL);
 }
 
 HRESULT HcsStartComputeSystem(void *handle, void *operation, const WCHAR *options) {
@@ -221,7 +223,8 @@ static HRESULT run_properties(void *argument, char **document) {
     lock();
     bool died = system->died;
     snprintf(text, sizeof text,
-             "{\"Id\":\"%s\",\"SystemType\":\"VirtualMachine\",\"Owner\":\"double\",\"RuntimeId\":\"%s\",\"State\":\"%s\"}",
+             "{\"Id\":\"%s\",\"SystemType\":\"VirtualMachine\",\"Owner\":\"double\","
+             "\"RuntimeId\":\"%s\",\"State\":\"%s\"}",
              system->id, guid_text(&system->runtime, runtime), states[system->life]);
     *document = copy_text(system->properties != NULL ? system->properties : text);
     unlock();
@@ -292,7 +295,7 @@ HRESULT HcsEnumerateComputeSystems(const WCHAR *query, void *operation) {
         return operation_refuse(operation, name, code);
     }
     code = operation_check(operation, name);
-    return code < 0 ? code : operation_run(operation, name, run_enumerate, NULL);
+    return code < 0 ? code : operation_run(operation, name, run_enumerate, NULL, NULL);
 }
 
 HRESULT HcsGetServiceProperties(const WCHAR *query, WCHAR **result) {

@@ -66,7 +66,7 @@ void wait_job(void) { os_wait(&job_came, &state_mutex, -1); }
 void changed(void) { os_broadcast(&state_changed); }
 bool wait_change(int64_t deadline) { return os_wait(&state_changed, &state_mutex, deadline); }
 
-// -- words -------------------------------------------------------------------------------------------------------------
+// -- words ----------------------------------------------------------------------------------------
 
 void fatal(const char *format, ...) {
     va_list arguments;
@@ -132,6 +132,13 @@ struct writer {
     uint64_t size, used;
 };
 
+static struct writer begin(char *text, uint64_t size) {
+    if (size > 0) {
+        text[0] = 0;
+    }
+    return (struct writer){text, size, 0};
+}
+
 static void put(struct writer *writer, const char *text) {
     uint64_t length = strlen(text);
     if (writer->used + length < writer->size) {
@@ -149,7 +156,7 @@ static void put_leak(struct writer *writer, const char *what, enum counter count
 }
 
 uint64_t dbl_report(char *text, uint64_t size) {
-    struct writer writer = {text, size, 0};
+    struct writer writer = begin(text, size);
     char times[32];
     os_once(initialise);
     os_lock(&text_mutex);
@@ -173,7 +180,7 @@ uint64_t dbl_report(char *text, uint64_t size) {
 }
 
 uint64_t dbl_log(char *text, uint64_t size) {
-    struct writer writer = {text, size, 0};
+    struct writer writer = begin(text, size);
     os_once(initialise);
     os_lock(&text_mutex);
     for (size_t at = 0; at < log_count; at++) {
@@ -184,7 +191,7 @@ uint64_t dbl_log(char *text, uint64_t size) {
     return writer.used + 1;
 }
 
-// -- switches, counters, orders ------------------------------------------------------------------------------------------
+// -- switches, counters, orders -------------------------------------------------------------------
 
 static int find(const char *name, const char *const *names, int count) {
     for (int at = 0; at < count; at++) {
@@ -253,15 +260,23 @@ int32_t dbl_delay(const char *name, uint32_t milliseconds) {
     return 1;
 }
 
-static bool take_order(const char *name, HRESULT *code, char **document) {
+static void take_time(const char *name) {
     uint32_t milliseconds = 0;
-    bool found = false;
     lock();
     for (int at = 0; at < MAX_DELAYS; at++) {
         if (strcmp(delays[at].name, name) == 0) {
             milliseconds = delays[at].milliseconds;
         }
     }
+    unlock();
+    if (milliseconds) {
+        os_sleep(milliseconds);
+    }
+}
+
+static bool take_order(const char *name, HRESULT *code, char **document) {
+    bool found = false;
+    lock();
     for (int at = 0; at < MAX_ORDERS && !found; at++) {
         struct order *order = &orders[at];
         if (order->times > 0 && strcmp(order->name, name) == 0) {
@@ -274,9 +289,6 @@ static bool take_order(const char *name, HRESULT *code, char **document) {
         }
     }
     unlock();
-    if (milliseconds) {
-        os_sleep(milliseconds);
-    }
     return found;
 }
 
@@ -287,18 +299,20 @@ bool ordered(const char *name, unsigned flags, HRESULT *code) {
     if (loop_here && !(flags & QUICK)) {
         warn("%s was called on the thread of an event loop", name);
     }
+    take_time(name);
     return take_order(name, code, NULL);
 }
 
-bool ordered_result(const char *name, HRESULT *code, char **document) {
+bool ordered_result(const char *name, const char *what, HRESULT *code, char **document) {
     char full[TEXT];
-    snprintf(full, sizeof full, "%s.result", name);
+    snprintf(full, sizeof full, "%s.%s", name, what);
+    take_time(full);
     return take_order(full, code, document);
 }
 
 void dbl_loop_thread(void) { loop_here = true; }
 
-// -- handles and threads ---------------------------------------------------------------------------------------------------
+// -- handles and threads --------------------------------------------------------------------------
 
 // No address: whoever looks behind a handle faults.
 void *make_handle(enum kind kind, uint32_t index) {
@@ -350,6 +364,7 @@ void dbl_reset(void) {
     reset_pool();
     reset_memory();
     reset_handles();
+    reset_records();
     reset_hosts();
     reset_systems();
     reset_operations();

@@ -41,7 +41,7 @@ static uint32_t ask_config(struct device *device, uint32_t offset) {
     return ask(device, &call) < 0 ? UINT32_MAX : call.value;
 }
 
-// -- the steps ---------------------------------------------------------------------------------------------------------------
+// -- the steps ------------------------------------------------------------------------------------
 
 static HRESULT set_configuration(struct device *device, const struct slot *slot) {
     const WCHAR *strings[MAX_STRINGS];
@@ -186,7 +186,7 @@ static HRESULT describe(struct system *system, struct slot *slot, const char **w
     return S_OK;
 }
 
-// -- power -------------------------------------------------------------------------------------------------------------------
+// -- power ----------------------------------------------------------------------------------------
 
 static bool well_known(const GUID *class_id) {
     for (size_t at = 0; at < sizeof WELL_KNOWN / sizeof *WELL_KNOWN; at++) {

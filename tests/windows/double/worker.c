@@ -31,7 +31,7 @@ static const char *const kind_names[] = {
     [COM_MAPPINGS] = "IVmFiovGuestMmioMappings",
 };
 
-// -- IUnknown -----------------------------------------------------------------------------------------------------------------
+// -- IUnknown -------------------------------------------------------------------------------------
 
 static struct com *com_of(void *self, const char *method) {
     struct com *com = self;
@@ -103,7 +103,7 @@ static HRESULT com_query(void *self, const GUID *iid, void **object) {
     return S_OK;
 }
 
-// -- methods ------------------------------------------------------------------------------------------------------------------
+// -- methods --------------------------------------------------------------------------------------
 
 // A proxy's call reaches the worker as long as there is one, from threads in an apartment.
 static HRESULT reach(struct com *com, const char *name, struct system **system, struct slot **slot) {
@@ -162,7 +162,8 @@ static HRESULT get_device(void *self, const GUID *category, const GUID *instance
     return there ? S_OK : E_NOT_FOUND;
 }
 
-static HRESULT register_doorbell(void *self, int32_t bar, uint64_t offset, uint64_t value, uint64_t flags, HANDLE event) {
+static HRESULT register_doorbell(void *self, int32_t bar, uint64_t offset, uint64_t value, uint64_t flags,
+                                 HANDLE event) {
     static const char name[] = "IVmFiovGuestMemoryFastNotification.RegisterDoorbell";
     struct system *system;
     struct slot *slot;
