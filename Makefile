@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo demo-vm vm e2e e2e-long test install model lint coverage format clean
+.PHONY: demo demo-vm vm e2e e2e-long windows test install model lint coverage format clean
 
 demo: $(READY)
 	$(BIN)/hdvkit demo
 
+test: RUN ?= python
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not install and not e2e"
+	$(BIN)/$(RUN) -m pytest --numprocesses auto --dist worksteal -m "not install and not e2e"
 
 # A third-party plugin, installed into a fresh environment as a stranger would.
 install: $(READY)
@@ -31,6 +32,10 @@ e2e-long: vm
 	$(BIN)/python -m pytest -o faulthandler_timeout=0 tests/test_hostile_fuse.py -k f7
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -o faulthandler_timeout=0 tests/e2e
 
+# The tests that belong on Windows, in Wine, with a double of what Hyper-V is there; see tools/hdvkit_wine.
+windows: $(READY)
+	PYTHONPATH=tools $(BIN)/python -m hdvkit_wine test
+
 # A shell in a virtual machine that shares DIRECTORY with us; SCRIPT runs instead of the shell.
 demo-vm: export SCRIPT := $(SCRIPT)
 demo-vm: export DIRECTORY := $(DIRECTORY)
@@ -46,9 +51,10 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# make test, and how much of the code it runs.
 coverage: $(READY)
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest --numprocesses auto --dist worksteal -m "not install and not e2e"
+	$(MAKE) test RUN="coverage run"
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=90
 	$(BIN)/coverage report --include='hdvkit/pci/*,hdvkit/virtio/*,*/hdvkit_virtiofs/fuse/*' --fail-under=95

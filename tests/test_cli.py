@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from systems import shares_directories
 
 from hdvkit.cli import main
 
@@ -65,11 +66,16 @@ def test_demo_shows_that_a_read_only_share_refuses(tmp_path: Path, capsys: pytes
     assert list(tmp_path.iterdir()) == []
 
 
+NO_SHARES = [
+    (["demo", "/no/such/directory"], "cannot share '/no/such/directory': no such file or directory"),
+    (["demo", "/etc/hostname"], "cannot share '/etc/hostname': not a directory"),
+]
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["demo", "/no/such/directory"], "cannot share '/no/such/directory': no such file or directory"),
-        (["demo", "/etc/hostname"], "cannot share '/etc/hostname': not a directory"),
+        *(pytest.param(*row, marks=shares_directories) for row in NO_SHARES),
         (["run", "smi", "virtiofs"], "there is no host 'smi'"),
         (["run", "sim", "virtiofz"], "there is no device 'virtiofz'"),
         (["run", "sim", "virtiofs:source=/tmp"], "tag"),
@@ -130,6 +136,7 @@ def test_check_says_what_this_machine_can_do(capsys: pytest.CaptureFixture[str])
     assert all(one["good"] for one in findings)
 
 
+@shares_directories
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_run_serves_until_a_signal_and_exits_with_0(number: signal.Signals, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "hdvkit", "run", "sim", SHARE.format(tmp_path), SHARE.format(tmp_path), "--json"]
@@ -147,6 +154,7 @@ def test_run_serves_until_a_signal_and_exits_with_0(number: signal.Signals, tmp_
     assert process.returncode == 0
 
 
+@shares_directories
 def test_a_name_may_be_given_to_a_device(tmp_path: Path) -> None:
     share = SHARE.format(tmp_path) + ",name=mine"
     command = [sys.executable, "-m", "hdvkit", "run", "sim", share]
@@ -157,6 +165,7 @@ def test_a_name_may_be_given_to_a_device(tmp_path: Path) -> None:
         assert process.wait(60) == 0
 
 
+@shares_directories
 def test_names_are_not_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     odd = tmp_path / "[red]x["
     odd.mkdir()
@@ -165,7 +174,7 @@ def test_names_are_not_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "[red]x[" in capsys.readouterr().out
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full is a thing of Linux")
+@pytest.mark.skipif(sys.platform != "linux", reason="a device that is always full is a thing of Linux")
 @pytest.mark.parametrize("arguments", [["plugins"], ["run", "sim", "virtiofs:source=/tmp,tag=x", "--json"]])
 def test_output_that_cannot_be_written_ends_with_a_sentence(arguments: list[str]) -> None:
     with open("/dev/full", "w") as full:  # noqa: PTH123 - a device, not a path to think about
@@ -177,6 +186,7 @@ def test_output_that_cannot_be_written_ends_with_a_sentence(arguments: list[str]
     assert "Traceback" not in done.stderr
 
 
+@shares_directories
 def test_selftest_tells_each_result_as_it_comes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("selftest", SHARE.format(tmp_path), "--json") == 0
     results = printed(capsys)

@@ -101,7 +101,7 @@ def first_cells(text: str) -> list[str]:
 
 
 def ids(paths: list[Path]) -> list[str]:
-    return [str(path.relative_to(ROOT)) for path in paths]
+    return [path.relative_to(ROOT).as_posix() for path in paths]
 
 
 # Code
@@ -277,7 +277,7 @@ def test_the_layout_is_as_it_is() -> None:
     missing = [path for path in layout(drawn) if not (ROOT / path).exists()]
     assert missing == []
     folders = {path.parent for path in (ROOT / "hdvkit").rglob("__init__.py")}
-    assert {str(path.relative_to(ROOT)) for path in folders} <= {path.rstrip("/") for path in layout(drawn)}
+    assert {path.relative_to(ROOT).as_posix() for path in folders} <= {path.rstrip("/") for path in layout(drawn)}
 
 
 def layout(drawn: str) -> Iterator[str]:

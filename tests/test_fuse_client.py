@@ -2,15 +2,19 @@
 
 import asyncio
 import errno
+import os
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 import pytest
+from hdvkit_virtiofs.fuse.errors import LinuxErrno, linux_errno
 
 from hdvkit.testing.fuse_client import FuseClient, ProtocolError
+from hdvkit.testing.fuse_errors import failure, guest_error
 from hdvkit.testing.fuse_locks import LkOut
 from hdvkit.testing.fuse_messages import F_UNLCK, IOCTL_DIR, LAST_BYTE, Fattr, Init
-from hdvkit.testing.fuse_replies import Attr, EntryOut
+from hdvkit.testing.fuse_replies import Attr, EntryOut, read_attr
 from hdvkit.testing.fuse_session import flags_for
 
 
@@ -426,3 +430,29 @@ async def test_broken_directory_records(record: bytes) -> None:
         await FuseClient(Script(ENTRY + record), Script()).readdirplus(9, 4, 0)
     with pytest.raises(ProtocolError):
         await FuseClient(Script(ENTRY[:100]), Script()).readdirplus(9, 4, 0)
+
+
+def test_of_a_mode_a_guest_keeps_16_bits() -> None:
+    odd = ATTR_OUT.replace(u32(0o100644), u32(0xABC << 16 | 0o100644))
+    assert len(odd) == len(ATTR_OUT)
+    assert read_attr(odd) == read_attr(ATTR_OUT)
+
+
+# Errors
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the numbers and texts are those of Linux")
+def test_errors_are_those_of_a_linux_host() -> None:
+    for number in set(errno.errorcode) | {9999}:
+        error = guest_error(number)
+        assert (error.errno, error.strerror) == (number, os.strerror(number))
+
+
+def test_what_a_file_system_refuses_with_is_what_a_program_in_the_guest_gets() -> None:
+    for known in LinuxErrno:
+        code = getattr(errno, known.name, None)
+        if code is not None:
+            assert guest_error(linux_errno(code)).errno == code
+            assert guest_error(known).strerror == failure(code).strerror == known.text
+    assert isinstance(guest_error(2), FileNotFoundError)
+    assert isinstance(guest_error(110), TimeoutError)

@@ -1,8 +1,10 @@
 """The decoder against requests written by hand: what a stock guest sends, and what a hostile one would."""
 
 import errno
+import os
 import stat
 import struct
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -532,7 +534,16 @@ def test_f18_names_of_extended_attributes(opcode: int, fixed: bytes) -> None:
 
 
 def test_an_answer_reads_as_the_error_it_is() -> None:
-    assert str(FuseError(errno.ENOENT)).startswith("ENOENT: ")
+    assert str(FuseError(errno.ENOENT)) == "ENOENT: No such file or directory"
+    assert str(FuseError(errno.ELOOP)) == "ELOOP: Too many levels of symbolic links"
+    assert str(FuseError(99999)) == "99999: no error of Linux"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the numbers are those of Linux")
+def test_open_flags_are_linuxs() -> None:
+    named = {name: number for name, number in vars(spec).items() if name.startswith("O_")}
+    assert {"O_ACCMODE", "O_APPEND", "O_CREAT"} <= named.keys()
+    assert named == {name: getattr(os, name) for name in named}
 
 
 def test_handles_count_only_with_their_flag() -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import attrs
 import pytest
 from hdvkit_virtiofs import Passthrough
+from systems import IS_ROOT
 
 import hdvkit
 from hdvkit.testing.fuse_client import FuseClient
@@ -31,7 +32,6 @@ LIMIT = 30.0
 
 RACES = 100_000 if os.environ.get("HDVKIT_E2E") == "long" else 1500
 
-IS_ROOT = os.geteuid() == 0
 LINES = {"F1", "F2", "F3", "F4", "F6", "F8", "F9", *(f"F{line}" for line in range(10, 29)), "F30"}
 """Lines of the threat model with at least one row; the module says why F5, F7 and F29 have none."""
 

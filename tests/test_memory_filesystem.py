@@ -7,7 +7,8 @@ import stat
 import pytest
 from hdvkit_virtiofs.fuse.answers import Changes, Context, Entry
 from hdvkit_virtiofs.fuse.errors import FuseError
-from hdvkit_virtiofs.memory import O_EXCL, O_TRUNC, RENAME_EXCHANGE, RENAME_NOREPLACE, MemoryFileSystem
+from hdvkit_virtiofs.fuse.spec import O_EXCL, O_TRUNC, RENAME_EXCHANGE, RENAME_NOREPLACE
+from hdvkit_virtiofs.memory import MemoryFileSystem
 from hdvkit_virtiofs.memory_tree import NAME_COST, MemoryNode
 
 ME = Context(uid=1000, gid=100)

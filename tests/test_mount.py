@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import NamedTuple
 
 import pytest
+from hdvkit_virtiofs.fuse.errors import linux_errno
 
 from hdvkit.testing.fuse_client import FuseClient, ProtocolError
 from hdvkit.testing.fuse_messages import (
@@ -81,7 +82,7 @@ class Server:
                 raise OSError(errno.ENOSYS, "lacks")
             answer = getattr(self, f"_op_{opcode}")(node, body) or b""
         except OSError as failed:
-            error = failed.errno or 0
+            error = linux_errno(failed.errno or 0)
         if not writable:
             return Used(0, b"")
         data = struct.pack("<IiQ", 16 + len(answer), -error, unique) + answer

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+from systems import shares_directories
 
 import hdvkit
 from hdvkit import Chain, Event, EventKind, Queue, State, UsageError, VirtioDevice
@@ -182,6 +183,7 @@ async def test_doorbells_match_what_the_driver_agreed_to_write(notification_data
         assert function.stats().queues[1].kicks >= 5
 
 
+@shares_directories
 async def test_an_addition_that_was_cancelled_leaves_nothing_attached(tmp_path: Path) -> None:
     async with hdvkit.open_host("sim") as host:
         adding = asyncio.create_task(host.add("virtiofs", source=tmp_path, tag="t"))
@@ -279,6 +281,7 @@ class Nameless(VirtioDevice):
     """Forgot to say what it is."""
 
 
+@shares_directories
 async def test_a_guest_whose_share_was_removed_hears_of_it(tmp_path: Path) -> None:
     async with hdvkit.open_host("sim") as host:
         share = await host.add("virtiofs", source=tmp_path, tag="t")

@@ -14,6 +14,7 @@ from hdvkit_virtiofs.operations import Operations
 from hdvkit_virtiofs.policy.identity import Identity
 from hypothesis import given
 from hypothesis import strategies as st
+from systems import IS_ROOT, need_directories
 
 import hdvkit
 from hdvkit.testing.guest import Guest
@@ -185,6 +186,7 @@ async def test_long_lists_are_bounded() -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
+    need_directories()
     try:
         os.setxattr(tmp_path, ACCESS, whole([1], []))
         os.removexattr(tmp_path, ACCESS)
@@ -193,7 +195,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")
+@pytest.mark.skipif(not IS_ROOT, reason="only root gives files to others")
 async def test_the_hosts_kernel_gets_the_hosts_users(folder: Path) -> None:
     async with hdvkit.open_host("sim") as host:
         share = await host.add(

@@ -4,7 +4,6 @@ import asyncio
 import errno
 import inspect
 import logging
-import os
 import stat
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -241,7 +240,7 @@ async def test_what_is_no_refusal_is_logged_and_refuses(failure: Exception, capl
     async with hdvkit.open_host("sim") as host:
         share = await host.add("virtiofs", source=Authorized(files, desk), tag="t")
         async with Guest.of(host).mount(share) as mount:
-            with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+            with pytest.raises(OSError, match="Input/output error"):
                 await mount.unlink("f")
     [record] = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert record.exc_info is not None

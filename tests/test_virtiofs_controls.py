@@ -17,13 +17,13 @@ from hdvkit_virtiofs.passthrough import controls
 from hdvkit_virtiofs.passthrough.controls import control
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from systems import IS_ROOT, UID
 
 import hdvkit
 from hdvkit.testing.fuse_messages import IOCTL_DIR
 from hdvkit.testing.guest import Guest
 
-IS_ROOT = os.geteuid() == 0
-ME = os.geteuid()
+ME = UID
 STRANGER = ME + 1
 
 NODUMP, NOATIME = 0x40, 0x80

@@ -22,7 +22,7 @@ from hdvkit_virtiofs.fuse.answers import Context
 from hdvkit_virtiofs.fuse.errors import FuseError
 from hdvkit_virtiofs.passthrough import Passthrough, _libc
 from hdvkit_virtiofs.passthrough.budget import IN_USE, Budget
-from hdvkit_virtiofs.passthrough.descriptors import LEAST_INODES, Descriptors
+from hdvkit_virtiofs.passthrough.descriptors import LEAST_FILES, LEAST_INODES, Descriptors, default_limit
 from hdvkit_virtiofs.passthrough.inodes import MAX_DEPTH, REFERENCE, Inode, InodeTable
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -171,6 +171,24 @@ async def test_many_shares_leave_room_for_open_files(folder: Path, way: str) -> 
             for node in nodes[:20]:
                 await share.open(node, os.O_RDONLY, ME)
         assert [await content(share, await find(share, "dir/sub/file")) for share in shares] == [b"content"] * 6
+
+
+async def test_every_share_opens_some_files_whatever_the_others_hold(folder: Path, way: str) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(process_may_open(1024))
+        shares = [Passthrough(folder) for _ in range(3)]
+        for share in shares:
+            stack.push_async_callback(share.aclose)
+        for greedy in shares[:2]:
+            node = await find(greedy, "dir/sub/file")
+            with refused(errno.ENFILE):
+                for _ in range(1024):
+                    await greedy.open(node, os.O_RDONLY, ME)
+        for number in range(2 * LEAST_INODES):
+            node = await find(shares[2], f"crowd/{number}")
+        for _ in range(LEAST_FILES):
+            await shares[2].open(node, os.O_RDONLY, ME)
+        assert Descriptors.everywhere <= default_limit() + len(shares)
 
 
 async def test_open_files_come_before_inodes(folder: Path, way: str) -> None:

@@ -19,6 +19,7 @@ from hdvkit_virtiofs.passthrough import Passthrough
 from hdvkit_virtiofs.policy.identity import FORMS, Identity
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from systems import IS_ROOT, need_directories
 
 LAST = 2**32 - 2
 NO_ID = 2**32 - 1
@@ -347,12 +348,13 @@ async def test_a_file_in_memory_belongs_to_whom_the_guest_says() -> None:
 
 @pytest.fixture
 async def share(tmp_path: Path) -> AsyncIterator[Passthrough]:
+    need_directories()
     share = Passthrough(tmp_path)
     yield share
     await share.aclose()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+@pytest.mark.skipif(not IS_ROOT, reason="only root may give files away")
 async def test_host_files_change_hands(share: Passthrough, tmp_path: Path) -> None:
     layer = Identity(share, ["map:5:105:2"], ["map:6:206:2"])
     made = await layer.mkdir(layer.root, b"dir", 0o755, Context(5, 6))

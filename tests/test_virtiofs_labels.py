@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from hdvkit_virtiofs import MemoryFileSystem
+from systems import IS_ROOT, need_directories
 
 import hdvkit
 from hdvkit.testing.fuse_client import FuseClient
@@ -19,7 +20,6 @@ from hdvkit.testing.guest import Guest
 LIMIT = 30.0
 """Seconds after which something counts as a hang; nothing is timed against it."""
 
-IS_ROOT = os.geteuid() == 0
 LABEL = b"system_u:object_r:tmp_t:s0\0"
 SELINUX = b"security.selinux"
 STORE = "trusted" if IS_ROOT else "user"
@@ -65,6 +65,7 @@ NAMED = [each for each in EVERYTHING if each is not tmpfile]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
+    need_directories()
     try:
         os.setxattr(tmp_path, KEPT, b"")
         os.removexattr(tmp_path, KEPT)

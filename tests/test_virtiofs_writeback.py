@@ -2,7 +2,6 @@
 # ruff: noqa: ASYNC240 - the host side of a test may block, nobody else is on the loop
 # ruff: noqa: D102 - what the methods of a file system do is said in its base
 
-import os
 import stat
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 from hdvkit_virtiofs import Context, MemoryFileSystem, Operations
 from hdvkit_virtiofs.fuse import InitFlag
+from systems import IS_ROOT, need_directories
 
 import hdvkit
 from hdvkit.testing.fuse_client import FuseClient
@@ -40,6 +40,7 @@ async def mounted(
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
+    need_directories()
     path = tmp_path / "file"
     path.write_bytes(b"content")
     return path
@@ -153,7 +154,7 @@ async def test_setuid_goes_when_the_guest_says_so(file: Path) -> None:
         assert stat.S_IMODE(file.stat().st_mode) == 0o777
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="the host's kernel takes setuid from whoever writes and is not root")
+@pytest.mark.skipif(not IS_ROOT, reason="the host's kernel takes setuid from whoever writes and is not root")
 async def test_setuid_stays_when_old_pages_are_written_back(file: Path) -> None:
     """The bits may have been set after the write; the guest has judged when the process wrote."""
     file.chmod(0o6777)

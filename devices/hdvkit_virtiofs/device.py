@@ -1,6 +1,7 @@
 """The virtio-fs device: queues on one side, a FUSE server on the other. Options are its constructor's arguments."""
 
 import errno
+import sys
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -35,11 +36,34 @@ def _source(value: "str | Path | Operations[Any, Any]") -> "Path | Operations[An
     return Path(value) if isinstance(value, str) else value
 
 
+def _mask(value: str | int) -> int:
+    mask = int(value, 8) if isinstance(value, str) else value
+    if not 0 <= mask <= 0o777:
+        raise ValueError(f"{value!r} takes no permissions away; write three octal digits, such as 022")
+    return mask
+
+
+def _optional_mask(value: str | int | None) -> int | None:
+    return None if value is None or value == "none" else _mask(value)
+
+
 def _share(directory: Path, **options: Any) -> Passthrough:
     try:
         return Passthrough(directory, **options)
     except OSError as error:
         raise UsageError(f"{error.strerror}; name a directory that this user may list") from error
+
+
+ON_LINUX = ("posix_acl", "security_ctx", "announce_submounts", "max_inode_descriptors")
+"""Options that only directories of Linux have a use for."""
+
+ON_WINDOWS = ("uid", "gid", "umask", "fmask", "dmask", "metadata", "case_sensitive", "symlinks")
+"""Those that stand for what Windows does not know about a file."""
+
+if sys.platform == "win32":
+    HERE, ELSEWHERE, OTHER_HOSTS = ON_WINDOWS, ON_LINUX, "Linux"
+else:
+    HERE, ELSEWHERE, OTHER_HOSTS = ON_LINUX, ON_WINDOWS, "Windows"
 
 
 def _check_tag(_: object, __: object, tag: str) -> None:
@@ -58,6 +82,9 @@ def _check_queue_size(_: object, __: object, size: int) -> None:
 def _between(low: float, high: float) -> Any:
     """Validates an optional number."""
     return attrs.validators.optional(attrs.validators.and_(attrs.validators.ge(low), attrs.validators.le(high)))
+
+
+_id = attrs.validators.and_(attrs.validators.ge(0), attrs.validators.lt(2**32 - 1))
 
 
 @attrs.define(eq=False)
@@ -84,12 +111,19 @@ class VirtioFs(VirtioDevice):
         announce_submounts: Show other file systems of the host below the directory as mounts of their own.
         translate_uid, translate_gid: Users and groups between guest and host, as ``map:GUEST:HOST:COUNT`` and the
             other verbs of :class:`.policy.Identity`.
-        squash: ``UID:GID`` of the host user that every guest process acts as; files are shown as root's.
+        squash: ``UID:GID`` of the host user whom all that the guest makes belongs to; files are shown as root's.
         deny, allow: Patterns of paths that do not exist for the guest, or that alone do.
         timeouts: ``PATTERN=SECONDS`` for names and attributes of some paths, instead of what ``cache`` says.
         quota_bytes, quota_inodes: What this guest may add to the share; more is EDQUOT.
         max_inode_descriptors: So many files the guest knows are held open at the same time; others are opened again
             when they are needed.
+        uid, gid: On Windows, whom files belong to, unless ``metadata`` says otherwise.
+        umask, fmask, dmask: On Windows, permissions that files and directories do not have, as octal text; the latter
+            two are ``umask`` unless given.
+        metadata: On Windows, keep owner, group and mode in extended attributes, where WSL keeps them.
+        case_sensitive: On Windows, directories the guest makes tell names apart by their case. Lookups are exact in
+            every directory.
+        symlinks: On Windows, let the guest make symbolic links, as WSL does; those that exist are always shown.
         authorize: A coroutine function that is asked before every operation, see :class:`.policy.Operation`.
         request_timeout: Seconds after which a guest takes the share for dead when a request is not answered: waiting
             processes get errors then, and the share has to be mounted again. Linux since 6.14, every 15 s; older
@@ -132,6 +166,14 @@ class VirtioFs(VirtioDevice):
     quota_bytes: int | None = attrs.field(default=None, validator=_between(0, MAX_QUOTA))
     quota_inodes: int | None = attrs.field(default=None, validator=_between(0, MAX_QUOTA))
     max_inode_descriptors: int = attrs.field(default=1024, validator=attrs.validators.ge(64))
+    uid: int = attrs.field(default=0, validator=_id)
+    gid: int = attrs.field(default=0, validator=_id)
+    umask: int = attrs.field(default=0, converter=_mask)
+    fmask: int | None = attrs.field(default=None, converter=_optional_mask)
+    dmask: int | None = attrs.field(default=None, converter=_optional_mask)
+    metadata: bool = attrs.field(default=False, validator=options.SWITCH)
+    case_sensitive: bool = attrs.field(default=False, validator=options.SWITCH)
+    symlinks: bool = attrs.field(default=True, validator=options.SWITCH)
     authorize: Authorize | None = None
     server: Server[Any, Any] = attrs.field(init=False, repr=False)
 
@@ -139,6 +181,10 @@ class VirtioFs(VirtioDevice):
         """Open the source, so that a missing directory is the adder's error and not the guest's."""
         if contradiction := self._contradiction():
             raise UsageError(f"options of device virtiofs contradict each other: {contradiction}")
+        if other := self._of_other_hosts():
+            raise UsageError(
+                f"option {other!r} of device virtiofs is for directories on {OTHER_HOSTS}; leave it out here"
+            )
         operations = self._rules().around(self._file_system(), lambda reason: self.warn(reason))
         rules = RULES[self.cache]
         times = Times(
@@ -165,6 +211,13 @@ class VirtioFs(VirtioDevice):
             return f"squash={self.squash} is for all ids and leaves none for translate_uid or translate_gid; drop one"
         return None
 
+    def _of_other_hosts(self) -> str | None:
+        """An option that was given and means nothing to directories of this host."""
+        if isinstance(self.source, Operations):
+            return None
+        fields = attrs.fields_dict(type(self))
+        return next((name for name in ELSEWHERE if getattr(self, name) != fields[name].default), None)
+
     def _file_system(self) -> Operations[Any, Any]:
         if isinstance(self.source, Operations):
             return self.source
@@ -173,10 +226,7 @@ class VirtioFs(VirtioDevice):
             writeback=self.writeback,
             read_only=self.read_only,
             locks=self.locks,
-            posix_acl=self.posix_acl,
-            security_ctx=self.security_ctx,
-            announce_submounts=self.announce_submounts,
-            max_inode_descriptors=self.max_inode_descriptors,
+            **{name: getattr(self, name) for name in HERE},
         )
 
     def _rules(self) -> Rules:

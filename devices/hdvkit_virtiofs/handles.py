@@ -1,12 +1,12 @@
 """The numbers a guest knows open files by: what is behind each, and what it may be used for."""
 
 import errno
-import os
 from typing import Generic, NamedTuple
 
 from hdvkit_virtiofs.fuse.answers import Handle, Node
 from hdvkit_virtiofs.fuse.errors import FuseError
 from hdvkit_virtiofs.fuse.messages import FileHandle
+from hdvkit_virtiofs.fuse.spec import O_ACCMODE, O_RDONLY, O_WRONLY
 from hdvkit_virtiofs.nodes import Row
 
 MAX_HANDLES = 1 << 16
@@ -25,12 +25,12 @@ class OpenFile(NamedTuple, Generic[Node, Handle]):
     @property
     def readable(self) -> bool:
         """Whether it was opened for reading."""
-        return self.flags & os.O_ACCMODE != os.O_WRONLY
+        return self.flags & O_ACCMODE != O_WRONLY
 
     @property
     def writable(self) -> bool:
         """Whether it was opened for writing."""
-        return self.flags & os.O_ACCMODE != os.O_RDONLY
+        return self.flags & O_ACCMODE != O_RDONLY
 
 
 class HandleTable(Generic[Node, Handle]):

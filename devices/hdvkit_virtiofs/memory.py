@@ -18,15 +18,12 @@ from hdvkit_virtiofs.fuse.answers import (
     Opened,
     StatFs,
 )
+from hdvkit_virtiofs.fuse.spec import O_EXCL, O_TRUNC, RENAME_EXCHANGE, RENAME_NOREPLACE
 from hdvkit_virtiofs.memory_tree import BLOCK, NAME_COST, MemoryNode, MemoryTree, refuse
 from hdvkit_virtiofs.operations import Operations
 
 Tree: TypeAlias = Mapping[str, "bytes | Tree"]
 """What a file system starts with: names to contents, or to more names."""
-
-# Linux's values, as the guest sends them; those in ``os`` are the host's.
-O_EXCL, O_TRUNC = 0o200, 0o1000
-RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
 
 _MAKEABLE = {stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK}
 

@@ -39,20 +39,32 @@ class NodeTable(Generic[Node]):
         self._dropped = dropped
         self._root: Row[Node] = Row(NodeId(ROOT_ID), root)
         self._next = ROOT_ID + 1
-        self.clear()
+        self._by_id = {self._root.nodeid: self._root}
+        self._by_node = {root: self._root}
+        self._cleared: dict[Node, Row[Node]] = {}
 
     def __len__(self) -> int:
         return len(self._by_id)
 
     def clear(self) -> None:
-        """The guest knows the root only."""
-        for row in tuple(getattr(self, "_by_id", {}).values()):
-            if row is not self._root:
-                row.lookups = row.pins = 0
-                self._drop(row)
+        """The guest knows the root only. Call ``drop_cleared`` until it returns False."""
+        cleared = self._by_node
+        del cleared[self._root.node]
+        cleared.update(self._cleared)  # empty, unless somebody ended the calls of drop_cleared too early
+        self._cleared = cleared
         self._root.pins = 0
         self._by_id = {self._root.nodeid: self._root}
         self._by_node = {self._root.node: self._root}
+
+    def drop_cleared(self, count: int) -> bool:
+        """Drop ``count`` of the nodes known before ``clear``; return whether there are more.
+
+        One that the guest meets again meanwhile is not dropped.
+        """
+        for _ in range(min(count, len(self._cleared))):
+            node, _ = self._cleared.popitem()
+            self._dropped(node)
+        return bool(self._cleared)
 
     def enter(self, node: Node) -> NodeId:
         """One more reference of the guest on ``node``: the number it knows it by.
@@ -62,7 +74,8 @@ class NodeTable(Generic[Node]):
         """
         row = self._by_node.get(node)
         if row is None:
-            if len(self._by_id) >= MAX_NODES:
+            self._cleared.pop(node, None)
+            if len(self._by_id) + len(self._cleared) >= MAX_NODES:
                 self._dropped(node)
                 raise FuseError(errno.ENFILE)
             row = Row(NodeId(self._next), node)

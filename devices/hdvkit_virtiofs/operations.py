@@ -203,7 +203,7 @@ class Operations(Generic[Node, Handle]):
         _unsupported()
 
     async def lseek(self, node: Node, handle: Handle, offset: int, whence: int, context: Context) -> int:
-        """Find data or a hole (``os.SEEK_DATA``, ``os.SEEK_HOLE``) at or behind ``offset``."""
+        """Find data or a hole (``whence`` 3 or 4, Linux's SEEK_DATA and SEEK_HOLE) at or behind ``offset``."""
         _unsupported()
 
     async def copy_file_range(

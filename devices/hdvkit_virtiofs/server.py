@@ -6,7 +6,7 @@ Knows FUSE and file systems, nothing of rings; a request comes over a :class:`.c
 import asyncio
 import errno
 import logging
-import os
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Generic
 
@@ -17,8 +17,8 @@ from hdvkit_virtiofs.call import Call, Channel
 from hdvkit_virtiofs.fuse import Entry, FuseError, InHeader, NodeId, Request, Session, extensions, replies
 from hdvkit_virtiofs.fuse.answers import Attributes, Handle, Node
 from hdvkit_virtiofs.fuse.extensions import Extensions
-from hdvkit_virtiofs.fuse.messages import BatchForget, Forget, ForgetOne, Interrupt
-from hdvkit_virtiofs.fuse.spec import ATTR_SUBMOUNT, Opcode
+from hdvkit_virtiofs.fuse.messages import Forget, ForgetOne, Interrupt
+from hdvkit_virtiofs.fuse.spec import ATTR_SUBMOUNT, O_RDWR, Opcode
 from hdvkit_virtiofs.handles import HandleTable, OpenFile
 from hdvkit_virtiofs.nodes import NodeTable
 from hdvkit_virtiofs.operations import Operations
@@ -30,6 +30,8 @@ log = logging.getLogger("hdvkit.virtiofs")
 OUT_HEADER_SIZE = replies.HEADER_SIZE
 FORGETS_AT_ONCE = 256
 """So many nodes are forgotten before other requests go on; Linux sends fewer at a time."""
+RELEASES_AT_ONCE = 64
+"""So many files of a guest that is gone are closed before other guests go on."""
 
 
 @attrs.frozen
@@ -69,6 +71,9 @@ class Server(Generic[Node, Handle]):
             True: type(innermost(operations)).opendir is Operations.opendir,
         }
         self._calls: dict[int, Call] = {}
+        self._turns = asyncio.Lock()
+        self._ending = asyncio.Lock()
+        self._abandoned: deque[OpenFile[Node, Handle]] = deque()
         self._seldom = Seldom()
 
     # One request
@@ -126,6 +131,15 @@ class Server(Generic[Node, Handle]):
 
     # What handlers use
 
+    async def turn(self) -> None:
+        """Wait for this guest's next turn: go on with one slice of long work, then wait again.
+
+        One slice is done in a turn of the loop, however many requests the guest has made of such work. A slice that
+        waits for something itself holds up no other.
+        """
+        async with self._turns:
+            await asyncio.sleep(0)
+
     def entry(self, entry: Entry[Node]) -> bytes:
         """Encode an entry; the guest holds one more reference."""
         return self.encode(self.nodes.enter(entry.node), entry)
@@ -149,7 +163,7 @@ class Server(Generic[Node, Handle]):
         """The open file behind a handle of a node; with ``directory`` None, of either kind."""
         if not fh and self._stateless[bool(directory)]:
             nothing: Any = None
-            return OpenFile(self.nodes.find(nodeid), nothing, os.O_RDWR, bool(directory))
+            return OpenFile(self.nodes.find(nodeid), nothing, O_RDWR, bool(directory))
         return self.handles.find(fh, nodeid, directory=directory)
 
     def check_room(self) -> None:
@@ -173,21 +187,35 @@ class Server(Generic[Node, Handle]):
             finally:
                 self.nodes.unpin(file.row)
 
+    async def forget(self, forgets: Sequence[ForgetOne]) -> None:
+        """Forget many nodes, and let others have their turn meanwhile."""
+        for at in range(0, len(forgets), FORGETS_AT_ONCE):
+            await self.turn()
+            for one in forgets[at : at + FORGETS_AT_ONCE]:
+                self.nodes.forget(one.nodeid, one.nlookup)
+
     async def reset(self) -> None:
         """The guest is gone: close all its files, forget all its nodes, and wait for another INIT."""
         await self.forget_all()
         self.session.reset()
 
     async def forget_all(self) -> None:
-        """Close all files, forget all nodes."""
-        for file in self.handles.take_all():
-            try:
-                await self._release(file)
-            except Exception as error:
-                if self._seldom.may_tell("close"):
-                    log.warning("closing a file of a guest that is gone failed: %r", error)
+        """Close all files, forget all nodes: for the guest at once, for the file system slice by slice.
+
+        Whoever is cancelled here leaves the rest to the next who calls.
+        """
+        self._abandoned += self.handles.take_all()
         self.nodes.clear()
         self._calls.clear()
+        async with self._ending:  # no node goes before its files
+            released = 0
+            while self._abandoned:
+                await self._release_abandoned(self._abandoned.popleft())
+                released += 1
+                if released % RELEASES_AT_ONCE == 0:
+                    await self.turn()
+            while self.nodes.drop_cleared(FORGETS_AT_ONCE):
+                await self.turn()
 
     # Inside
 
@@ -206,24 +234,12 @@ class Server(Generic[Node, Handle]):
         match call.message:
             case Forget(nlookup):
                 self.nodes.forget(call.header.nodeid, nlookup)
-            case BatchForget(forgets) if len(forgets) <= FORGETS_AT_ONCE:
-                self._forget(forgets)
             case Interrupt(unique):
                 self._interrupt(unique)
                 self._answer(call, b"")
             case _:
                 return False
         return True
-
-    def _forget(self, forgets: Sequence[ForgetOne]) -> None:
-        for one in forgets:
-            self.nodes.forget(one.nodeid, one.nlookup)
-
-    async def forget_slowly(self, forgets: Sequence[ForgetOne]) -> None:
-        """Forget many nodes, and let others have their turn meanwhile."""
-        for at in range(0, len(forgets), FORGETS_AT_ONCE):
-            self._forget(forgets[at : at + FORGETS_AT_ONCE])
-            await asyncio.sleep(0)
 
     def _interrupt(self, unique: int) -> None:
         """Cancel a request; one that is unknown or finished was answered already."""
@@ -250,6 +266,13 @@ class Server(Generic[Node, Handle]):
         call.channel.write(replies.out_header(call.header.unique, 0, size))
         call.channel.write(payload)
         call.channel.written += call.filled
+
+    async def _release_abandoned(self, file: OpenFile[Node, Handle]) -> None:
+        try:
+            await self._release(file)
+        except Exception as error:
+            if self._seldom.may_tell("close"):
+                log.warning("closing a file of a guest that is gone failed: %r", error)
 
     async def _release(self, file: OpenFile[Node, Handle]) -> None:
         release = self.operations.releasedir if file.directory else self.operations.release

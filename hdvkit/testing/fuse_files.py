@@ -5,6 +5,7 @@ One method for an opcode, with the protocol's names and numbers. Splitting, offs
 
 from struct import Struct
 
+from hdvkit.testing.fuse_errors import guest_error
 from hdvkit.testing.fuse_messages import (
     FSYNC_FDATASYNC,
     IOCTL_RETRY,
@@ -12,7 +13,6 @@ from hdvkit.testing.fuse_messages import (
     WRITE_KILL_SUIDGID,
     Opcode,
     ProtocolError,
-    guest_error,
 )
 from hdvkit.testing.fuse_replies import Dirent, DirentPlus, OpenOut, read_dirents, read_dirents_plus, read_open
 from hdvkit.testing.fuse_requests import FuseRequests

@@ -1,10 +1,8 @@
-"""FUSE's numbers as the guest uses them: opcodes, flags, headers, errors.
+"""FUSE's numbers as the guest uses them: opcodes, flags, headers.
 
 Written from `<linux/fuse.h>` and from nothing of the device side, so that the two check each other. No I/O.
 """
 
-import errno
-import os
 from enum import IntEnum
 from struct import Struct
 
@@ -143,19 +141,3 @@ IOCTL_RETRY, IOCTL_DIR = 1 << 2, 1 << 4
 RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT = 1, 2, 4
 STATX_BASIC_STATS = 0x7FF
 STATX_ALL = 0xFFF  # with the time of birth
-
-
-# The guest is Linux: on the wire are its error numbers, which the system under the tests may not share.
-_LINUX_ERRORS = {
-    11: "EAGAIN", 35: "EDEADLK", 36: "ENAMETOOLONG", 37: "ENOLCK", 38: "ENOSYS", 39: "ENOTEMPTY", 40: "ELOOP",
-    61: "ENODATA", 62: "ETIME", 71: "EPROTO", 74: "EBADMSG", 75: "EOVERFLOW", 84: "EILSEQ", 88: "ENOTSOCK",
-    90: "EMSGSIZE", 95: "EOPNOTSUPP", 103: "ECONNABORTED", 104: "ECONNRESET", 105: "ENOBUFS", 107: "ENOTCONN",
-    110: "ETIMEDOUT", 111: "ECONNREFUSED", 114: "EALREADY", 115: "EINPROGRESS", 116: "ESTALE", 122: "EDQUOT",
-    125: "ECANCELED",
-}  # fmt: skip
-
-
-def guest_error(number: int) -> OSError:
-    """The OSError a program in the guest sees for Linux's error ``number``, as the matching subclass."""
-    local: int = getattr(errno, _LINUX_ERRORS.get(number, ""), number)
-    return OSError(local, os.strerror(local))

@@ -146,8 +146,9 @@ class StatxOut(NamedTuple):
     stat: Statx
 
 
-ENTRY_OUT = Struct("<4Q2I6Q10I")
-ATTR_OUT = Struct("<QII6Q10I")
+# Of a mode, a guest keeps 16 bits.
+ENTRY_OUT = Struct("<4Q2I6Q3IHxx6I")
+ATTR_OUT = Struct("<QII6Q3IHxx6I")
 OPEN_OUT = Struct("<QII")
 INIT_OUT = Struct("<IIIIHHIIHHI28x")
 STATFS_OUT = Struct("<5Q3I28x")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from copy import copy
 from typing import NamedTuple, Protocol, Self, TypedDict, Unpack
 
+from hdvkit.testing.fuse_errors import guest_error
 from hdvkit.testing.fuse_messages import (
     IN_HEADER,
     MAX_ERRNO,
@@ -16,7 +17,6 @@ from hdvkit.testing.fuse_messages import (
     PAGE_SIZE,
     Opcode,
     ProtocolError,
-    guest_error,
 )
 from hdvkit.testing.fuse_session import LINUX_MAX_PAGES, Session
 

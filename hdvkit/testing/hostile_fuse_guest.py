@@ -11,6 +11,7 @@ from struct import pack
 from typing import Final
 
 from hdvkit.testing.fuse_client import FuseClient
+from hdvkit.testing.fuse_errors import guest_error
 from hdvkit.testing.fuse_messages import (
     GETATTR_FH,
     IN_HEADER,
@@ -21,7 +22,6 @@ from hdvkit.testing.fuse_messages import (
     Opcode,
     Open,
     ProtocolError,
-    guest_error,
 )
 from hdvkit.testing.fuse_replies import EntryOut, OpenOut
 from hdvkit.testing.fuse_requests import Channel

@@ -60,6 +60,8 @@ def _openings(opcode: int, name: bytes, *flags: int) -> Attack:
     return alike(*(_ro(opcode, pack("<II", flag, 0), name) for flag in flags))
 
 
+KILL_SUIDGID = 1  # of FUSE_OPEN: have the server take setuid and setgid from the file
+
 _WORD = pack("<Q", ROOT_ID)
 _TIMES = Fattr.ATIME | Fattr.MTIME | Fattr.ATIME_NOW | Fattr.MTIME_NOW
 _CHATTR = pack("<QIIQII", 0, 0, 0x40086602, 0, 8, 0) + bytes(8)
@@ -89,6 +91,7 @@ READ_ONLY: Final[Mapping[str, Attack]] = {
     "open-writing": _openings(Opcode.OPEN, b"file", Open.WRONLY, Open.RDWR, Open.ACCMODE),
     "open-truncating": _openings(Opcode.OPEN, b"file", Open.TRUNC, Open.RDWR | Open.TRUNC),
     "open-creating": _openings(Opcode.OPEN, b"file", Open.CREAT, Open.APPEND),
+    "open-taking-setuid": _ro(Opcode.OPEN, pack("<II", Open.RDONLY, KILL_SUIDGID)),
     "opendir-writing": _openings(Opcode.OPENDIR, b"dir", Open.WRONLY, Open.RDWR, Open.TRUNC),
     "access-write": _ro(Opcode.ACCESS, pack("<II", os.W_OK, 0)),
     "access-all": _ro(Opcode.ACCESS, pack("<II", 7, 0)),

@@ -11,12 +11,13 @@ from types import TracebackType
 from typing import Self
 
 from hdvkit.testing.fuse_client import FuseClient
+from hdvkit.testing.fuse_errors import failure
 from hdvkit.testing.fuse_messages import PAGE_SIZE, Fattr, Init, Opcode, Open
 from hdvkit.testing.fuse_replies import CreateOut, EntryOut, OpenOut
 from hdvkit.testing.mount_attributes import MountAttributes
 from hdvkit.testing.mount_file import GuestFile, flags_of
 from hdvkit.testing.mount_names import MountNames
-from hdvkit.testing.mount_state import DirEntry, MountState, Stat, failure
+from hdvkit.testing.mount_state import DirEntry, MountState, Stat
 from hdvkit.testing.mount_walk import Path, Place, Walk, kills_suidgid
 
 __all__ = ["DirEntry", "GuestFile", "GuestMount", "Stat"]

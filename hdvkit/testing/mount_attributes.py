@@ -5,9 +5,10 @@ import stat
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from hdvkit.testing.fuse_errors import failure
 from hdvkit.testing.fuse_messages import STATX_ALL, STATX_BASIC_STATS, Fattr, Opcode
 from hdvkit.testing.fuse_replies import Attr, EntryOut, StatfsOut, Statx, SxTime
-from hdvkit.testing.mount_state import Stat, failure, to_text
+from hdvkit.testing.mount_state import Stat, to_text
 from hdvkit.testing.mount_walk import MountView, Path, kills_suidgid
 
 T = TypeVar("T")

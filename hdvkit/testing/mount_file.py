@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from hdvkit.testing.fuse_client import FuseClient
+from hdvkit.testing.fuse_errors import failure
 from hdvkit.testing.fuse_locks import LkOut
 from hdvkit.testing.fuse_messages import (
     F_UNLCK,
@@ -23,7 +24,7 @@ from hdvkit.testing.fuse_messages import (
     Open,
 )
 from hdvkit.testing.fuse_replies import OpenOut
-from hdvkit.testing.mount_state import MountState, Stat, failure
+from hdvkit.testing.mount_state import MountState, Stat
 from hdvkit.testing.mount_walk import Path, kills_suidgid
 
 T = TypeVar("T")

@@ -5,10 +5,11 @@ import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from hdvkit.testing.fuse_errors import failure
 from hdvkit.testing.fuse_messages import RENAME_EXCHANGE, RENAME_NOREPLACE, Init, Opcode, Open
 from hdvkit.testing.fuse_replies import Dirent, DirentPlus
 from hdvkit.testing.mount_directory import GuestDirectory, forward
-from hdvkit.testing.mount_state import DirEntry, failure, is_dot, to_text
+from hdvkit.testing.mount_state import DirEntry, is_dot, to_text
 from hdvkit.testing.mount_walk import MountView, Path, Walk, encode
 
 _DIRECTORY = Open.RDONLY | Open.DIRECTORY | Open.LARGEFILE

@@ -4,7 +4,6 @@ Holds the reference counts and the requests the device does not know. Resolves n
 """
 
 import errno
-import os
 import stat
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, Self, TypeVar
@@ -165,11 +164,6 @@ class MountState:
                     raise
                 self.lacks.add(opcode)
         return otherwise
-
-
-def failure(number: int) -> OSError:
-    """An error that the guest's kernel finds by itself."""
-    return OSError(number, os.strerror(number))
 
 
 def is_dot(name: bytes) -> bool:

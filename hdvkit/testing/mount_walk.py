@@ -10,9 +10,10 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from hdvkit.testing.fuse_client import FuseClient
+from hdvkit.testing.fuse_errors import failure
 from hdvkit.testing.fuse_messages import NAME_MAX, ROOT_ID, Init
 from hdvkit.testing.fuse_replies import Attr, EntryOut
-from hdvkit.testing.mount_state import MountState, failure, is_dot
+from hdvkit.testing.mount_state import MountState, is_dot
 
 LINK_LIMIT = 40  # Linux: MAXSYMLINKS
 SLASH = b""  # stands for a slash at the end: what comes before it must be a directory

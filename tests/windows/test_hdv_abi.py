@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from double_control import Double, library
-from hdv_on_double import guest_of, opened, plug
+from double_control import Double
+from hdv_on_double import DoubleBackend, guest_of, opened, plug
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -92,7 +92,7 @@ def test_a_callback_that_raises_is_a_failure_and_in_the_log(caplog: pytest.LogCa
 
 
 def test_support_objects_count_references_and_answer_for_two_interfaces(double: Double) -> None:
-    libraries = Libraries.of_file(library())
+    libraries = DoubleBackend.libraries()
     support = proxy.DeviceHostSupport(libraries, ffi().NULL)
     this, table = support.pointer, support.pointer.lpVtbl
     found = ffi().new("void **")
@@ -145,7 +145,7 @@ async def test_a_section_takes_the_place_of_a_bar(double: Double, tmp_path: Path
 
 
 def test_a_machine_without_worker_has_no_sections(double: Double) -> None:
-    libraries = Libraries.of_file(library())
+    libraries = DoubleBackend.libraries()
     with pytest.raises(HdvError, match="asking for the machine's worker"):
         vmworker.MmioMappings(libraries, uuid.uuid4(), uuid.uuid4())
 

@@ -1,13 +1,12 @@
 """The host kind ``hdv`` on the double: what devices expect of a platform, by the driver of the simulated guest."""
 
 import asyncio
-import os
 from pathlib import Path
 
 import pytest
 from double_control import HIGH, MIB, Double
 from hdv_on_double import guest_of, opened, plug, started
-from hdvkit_virtiofs import VirtioFs
+from hdvkit_virtiofs import MemoryFileSystem, VirtioFs
 
 from hdvkit import Removal
 from hdvkit.testing import FuseClient, GuestMount, check_backend
@@ -66,9 +65,10 @@ async def test_kicks_take_the_best_route_there_is(double: Double, variant: str) 
     assert matched == (variant == "as-windows-does")
 
 
-async def test_a_device_that_windows_cannot_remove_answers_with_errors(double: Double, tmp_path: Path) -> None:
+async def test_a_device_that_windows_cannot_remove_answers_with_errors(double: Double) -> None:
+    files = MemoryFileSystem()
     async with asyncio.timeout(LIMIT), opened(double) as host:
-        share = await host.add(VirtioFs(source=tmp_path, tag="src"))
+        share = await host.add(VirtioFs(source=files, tag="src"))
         other = await started(host, Echo(), name="other")
         driver = await plug(host, share)
         await driver.probe()
@@ -81,8 +81,19 @@ async def test_a_device_that_windows_cannot_remove_answers_with_errors(double: D
                 await mount.listdir()
             with pytest.raises(OSError, match="No such device"):
                 await mount.write_bytes("new", b"")
-        assert os.listdir(tmp_path) == []  # noqa: PTH208 - at once
+        assert files.root.names == {}
         assert (await other.queues[0].submit([b"still here"], [10])).data == b"still here"
+
+
+async def test_a_parked_device_keeps_no_memory_mapped_but_its_rings(double: Double) -> None:
+    async with asyncio.timeout(LIMIT), opened(double) as host:
+        driver = await started(host, Echo())
+        for number in range(20):
+            assert (await driver.queues[0].submit([bytes(9000)], [9000])).written == 9000, number
+        before = double.count("apertures_live")
+        [function] = host.devices
+        await host.remove(function)
+        assert double.count("apertures_live") == function.slot.memory.leases < before
 
 
 async def test_where_windows_can_remove_the_guest_loses_the_device(double: Double) -> None:

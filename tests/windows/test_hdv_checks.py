@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import attrs
 import pytest
-from double_control import Double, library
-from hdv_on_double import machine
+from double_control import Double
+from hdv_on_double import DoubleBackend, machine
 
 from hdvkit.hosts.hdv import checks
 from hdvkit.hosts.hdv.abi.libraries import Libraries
@@ -20,7 +20,7 @@ def found(libraries: Libraries) -> dict[str, Finding]:
 
 @pytest.fixture
 def libraries(double: Double) -> Libraries:
-    return Libraries.of_file(library())
+    return DoubleBackend.libraries()
 
 
 def test_all_is_well_and_the_machines_are_named(double: Double, libraries: Libraries) -> None:

@@ -3,6 +3,9 @@
 import asyncio
 import json
 import logging
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -216,3 +219,28 @@ async def test_each_device_has_a_pci_domain_of_its_own(double: Double) -> None:
     async with opened(double) as host:
         functions = [await host.add(Echo(), name=str(number)) for number in range(10)]
         assert len({function.place["instance_id"].split("-")[1] for function in functions}) == 10
+
+
+async def test_a_process_that_forgets_to_close_tears_its_device_host_down(double: Double) -> None:
+    """Windows calls back on threads of its own, which must not happen while the interpreter goes."""
+    script = """
+import asyncio, atexit
+from double_control import Double
+from hdv_on_double import machine, plugins
+import hdvkit
+from hdvkit.testing.echo import Echo
+double = Double.load()
+double.reset()
+atexit.register(lambda: print(double.log()))  # runs after what is registered later
+async def forget():
+    global host
+    host = await hdvkit.open_host("double", plugins=plugins(), system=machine(double)[0], memory_mb=4096)
+    await host.add(Echo())
+import warnings
+warnings.simplefilter("ignore")
+asyncio.new_event_loop().run_until_complete(forget())  # asyncio.run would close
+"""
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", script], capture_output=True, text=True, cwd=Path(__file__).parent
+    )
+    assert "HdvTeardownDeviceHost" in done.stdout, done.stderr

@@ -50,6 +50,7 @@ from hdvkit_virtiofs.fuse.messages import (
 _NAME = re.compile(rb"(?!\.\.?\0)[^/\0]{1,%d}\0" % spec.NAME_MAX).fullmatch
 
 _NO_ID = 0xFFFF_FFFF
+_FILE_TYPE = 0o170000  # stat.S_IFMT refuses numbers of more than 16 bits on some hosts
 _PERMISSIONS = 0o7777
 _UMASK = 0o777
 _LONGEST_COPY = 0xFFFF_F000
@@ -97,7 +98,7 @@ def _attribute_name(tail: bytes) -> bytes:
 
 
 def _permissions(mode: int, file_type: int) -> int:
-    if stat.S_IFMT(mode) not in (0, file_type):
+    if mode & _FILE_TYPE not in (0, file_type):
         refuse()
     return mode & _PERMISSIONS
 
@@ -155,7 +156,7 @@ def symlink(tail: bytes) -> Symlink:
 
 def mknod(mode: int, rdev: int, umask: int, tail: bytes) -> MkNod:
     """MKNOD: anything but a directory, a link or a type nobody knows."""
-    file_type = stat.S_IFMT(mode)
+    file_type = mode & _FILE_TYPE
     if file_type not in _NODE_TYPES:
         refuse()
     return MkNod(file_type | mode & _PERMISSIONS, rdev, umask & _UMASK, one_name(tail))

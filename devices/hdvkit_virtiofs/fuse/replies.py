@@ -5,7 +5,6 @@ says of its files is never refused here: numbers too large for their field lose 
 when a Linux kernel stores them.
 """
 
-import errno
 import functools
 import math
 from collections.abc import Sequence
@@ -14,8 +13,9 @@ from typing import Final, NamedTuple
 from hdvkit_virtiofs.fuse import layouts, spec
 from hdvkit_virtiofs.fuse.answers import Attributes, DirEntry, StatFs, Statx
 from hdvkit_virtiofs.fuse.decoders import is_name
+from hdvkit_virtiofs.fuse.errors import linux_errno
 from hdvkit_virtiofs.fuse.messages import FileHandle, NodeId
-from hdvkit_virtiofs.fuse.spec import InitFlag, LinuxErrno, Opcode
+from hdvkit_virtiofs.fuse.spec import InitFlag, Opcode
 
 HEADER_SIZE: Final = layouts.OUT_HEADER.size
 
@@ -25,10 +25,6 @@ _U64 = 0xFFFF_FFFF_FFFF_FFFF
 _I63 = 1 << 63
 _LONGEST_TIMEOUT = _U32
 """Seconds, 136 years. The guest adds it to its clock, so "for ever" must leave room."""
-
-_TO_LINUX: Final = {
-    getattr(errno, name): int(number) for name, number in LinuxErrno.__members__.items() if hasattr(errno, name)
-}
 
 
 class InitOut(NamedTuple):
@@ -59,6 +55,7 @@ _LEAST: Final[dict[int, int]] = {
         (Opcode.SYMLINK, layouts.ENTRY_OUT),
         (Opcode.LINK, layouts.ENTRY_OUT),
         (Opcode.CREATE, layouts.ENTRY_OUT, layouts.OPEN_OUT),
+        (Opcode.TMPFILE, layouts.ENTRY_OUT, layouts.OPEN_OUT),
         (Opcode.OPEN, layouts.OPEN_OUT),
         (Opcode.OPENDIR, layouts.OPEN_OUT),
         (Opcode.SETATTR, layouts.ATTR_OUT),
@@ -88,7 +85,7 @@ def error(unique: int, code: int) -> bytes:
 
     A code Linux does not know becomes EIO, so that nothing the file system raised can read as success.
     """
-    return layouts.OUT_HEADER.pack(HEADER_SIZE, -_TO_LINUX.get(code, LinuxErrno.EIO), unique)
+    return layouts.OUT_HEADER.pack(HEADER_SIZE, -linux_errno(code), unique)
 
 
 # Attributes

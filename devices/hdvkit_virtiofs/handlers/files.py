@@ -1,18 +1,14 @@
 """Handlers of what lives from open to release: files, directories and their contents."""
 
-import asyncio
 import errno
 from typing import Any
 
 from hdvkit_virtiofs.call import Call
 from hdvkit_virtiofs.fuse import (
-    DirectoryWriter,
-    DirEntry,
     Entry,
     FuseError,
     InitFlag,
     Opened,
-    is_name,
     replies,
 )
 from hdvkit_virtiofs.fuse.answers import KILL_SUIDGID
@@ -22,22 +18,17 @@ from hdvkit_virtiofs.fuse.spec import (
     IOCTL_COMPAT,
     IOCTL_DIR,
     IOCTL_UNRESTRICTED,
+    O_APPEND,
     OPEN_KILL_SUIDGID,
     RELEASE_FLOCK_UNLOCK,
     WRITE_CACHE,
     WRITE_KILL_SUIDGID,
     Opcode,
 )
-from hdvkit_virtiofs.handlers import locks
+from hdvkit_virtiofs.handlers import listings, locks
 from hdvkit_virtiofs.server import Server
 
 S = Server[Any, Any]
-
-LOOKUPS_PER_TURN = 64
-"""So many names of one listing are looked up before other requests go on."""
-
-O_APPEND = 0o2000
-"""The number of Linux, whatever the host is."""
 
 # Open files
 
@@ -235,42 +226,12 @@ async def release(server: S, call: Call) -> bytes:
 
 async def readdir(server: S, call: Call) -> bytes:
     """READDIR."""
-    return await _list(server, call, plus=False)
+    return await listings.answer(server, call, plus=False)
 
 
 async def readdirplus(server: S, call: Call) -> bytes:
     """READDIRPLUS: each name that fits is looked up, and is one more reference of the guest."""
-    return await _list(server, call, plus=True)
-
-
-async def _list(server: S, call: Call, *, plus: bool) -> bytes:
-    message = call.message
-    file = server.file(message.fh, call.header.nodeid, directory=True)
-    writer = DirectoryWriter(min(message.size, call.space, server.session.max_write))
-    with server.nodes.pinned(call.header.nodeid) as node:
-        entries = await server.operations.readdir(node, file.handle, message.offset, call.context)
-        for number, entry in enumerate(entries):
-            if plus and number % LOOKUPS_PER_TURN == LOOKUPS_PER_TURN - 1:
-                await asyncio.sleep(0)  # a long listing lets others have their turn
-            if not writer.fits(entry, plus):
-                if not writer.data:
-                    raise FuseError(errno.EINVAL)
-                break
-            if plus:
-                writer.add_plus(entry, await _entry_of(server, node, entry, call))
-            else:
-                writer.add(entry)
-    return writer.data
-
-
-async def _entry_of(server: S, parent: Any, entry: DirEntry, call: Call) -> bytes:
-    """The entry behind a name in a listing. One that is gone by now is listed without."""
-    if not is_name(entry.name):
-        return replies.NO_NODE
-    try:
-        return server.entry(await server.operations.lookup(parent, entry.name, call.context))
-    except FuseError:
-        return replies.NO_NODE
+    return await listings.answer(server, call, plus=True)
 
 
 async def fsyncdir(server: S, call: Call) -> bytes:

@@ -30,14 +30,14 @@ async def init(server: S, call: Call) -> bytes:
 
 async def destroy(server: S, call: Call) -> bytes:
     """DESTROY: the guest unmounted, and may mount again."""
+    server.session.destroy()  # first: what comes while files and nodes go is refused
     await server.forget_all()
-    server.session.destroy()
     return b""
 
 
 async def batch_forget(server: S, call: Call) -> bytes:
-    """BATCH_FORGET of more nodes than are forgotten at once; nobody waits for an answer."""
-    await server.forget_slowly(call.message.forgets)
+    """BATCH_FORGET; nobody waits for an answer."""
+    await server.forget(call.message.forgets)
     return b""
 
 

@@ -6,6 +6,8 @@ import sys
 
 if sys.platform == "linux":
     from hdvkit_virtiofs.passthrough.linux import Passthrough
+elif sys.platform == "win32":
+    from hdvkit_virtiofs.passthrough.windows import WindowsPassthrough as Passthrough
 else:
     from hdvkit_virtiofs.operations import Operations
 

@@ -4,11 +4,10 @@ import contextlib
 import errno
 import os
 import stat
+from typing import NamedTuple
 
 from hdvkit_virtiofs.fuse.answers import Attributes, Changes, Context
-from hdvkit_virtiofs.passthrough.descriptors import Descriptors
 from hdvkit_virtiofs.passthrough.errors import refusal
-from hdvkit_virtiofs.passthrough.files import File
 from hdvkit_virtiofs.passthrough.inodes import Inode
 
 PERMISSIONS = 0o7777
@@ -61,77 +60,86 @@ def allows(status: os.stat_result, mask: int, context: Context) -> bool:
     return not mask & ~granted & 0o7
 
 
-def change(inode: Inode, changes: Changes, file: File | None, descriptors: Descriptors) -> None:
-    """Apply ``changes``, or nothing: a step that fails puts back owner and mode.
+def require_possible(inode: Inode, changes: Changes) -> None:
+    """See that ``changes`` mean something.
+
+    Raises:
+        OSError: EINVAL, they do not; EISDIR for the size of a directory, EOPNOTSUPP for the mode of a link, which Linux
+            does not keep.
+    """
+    if _NO_ID in (changes.uid, changes.gid) or (changes.size is not None and changes.size < 0):
+        raise refusal(errno.EINVAL)
+    if inode.is_link and changes.mode is not None:
+        raise refusal(errno.EOPNOTSUPP)
+    if changes.size is not None and inode.type != stat.S_IFREG:
+        raise refusal(errno.EISDIR if inode.type == stat.S_IFDIR else errno.EINVAL)
+
+
+def change(descriptor: int, changes: Changes, by_number: int) -> os.stat_result:
+    """Apply ``changes``, or nothing: a step that fails puts back owner and mode. What then is, is returned.
+
+    ``descriptor`` must be open to write where the size changes, else any will do; ``by_number`` is the directory of the
+    process's descriptors. Waits for whoever holds the lock of the inode, and for all blocks that truncation frees.
 
     A new owner or group takes setuid, and setgid from what the group may execute, as ``chown(2)`` says; a mode that
     comes with it is kept as it was asked for. Times come last because truncation moves them, so the data is gone if
     only the times are refused.
 
     Raises:
-        OSError: The kernel's answer; EOPNOTSUPP for the mode of a link, which Linux does not keep.
+        OSError: The kernel's answer.
     """
-    if _NO_ID in (changes.uid, changes.gid) or (changes.size is not None and changes.size < 0):
-        raise refusal(errno.EINVAL)
-    if inode.is_link and changes.mode is not None:
-        raise refusal(errno.EOPNOTSUPP)
-    before = os.fstat(inode.descriptor)
+    link = _Link(descriptor, by_number)
+    before = os.fstat(descriptor)
     owned = changes.uid is not None or changes.gid is not None
     killed = changes.kill_suidgid and changes.mode is None and not owned and bool(before.st_mode & _SUIDGID)
-    with contextlib.ExitStack() as cleanup, contextlib.ExitStack() as undo:
-        writable = None
-        if changes.size is not None:
-            writable = _writable(inode, file, descriptors, cleanup)
+    with contextlib.ExitStack() as undo:
         if owned or killed or changes.mode is not None:
-            undo.callback(_put_back, inode, before, descriptors)
+            undo.callback(_put_back, link, before)
         if killed:
-            _kill_suidgid(inode, descriptors)
-        _set_owner_and_mode(inode, changes.uid, changes.gid, changes.mode, descriptors)
-        if writable is not None and changes.size is not None:
-            os.ftruncate(writable, changes.size)
+            _kill_suidgid(link)
+        _set_owner_and_mode(link, changes.uid, changes.gid, changes.mode)
+        if changes.size is not None:
+            os.ftruncate(descriptor, changes.size)
         if changes.atime_ns is not None or changes.mtime_ns is not None:
-            _set_times(inode, changes, descriptors)
+            _set_times(link, changes)
         undo.pop_all()
+    return os.fstat(descriptor)
 
 
-def _kill_suidgid(inode: Inode, descriptors: Descriptors) -> None:
+class _Link(NamedTuple):
+    """Leads to the inode behind a descriptor, for calls that refuse O_PATH descriptors."""
+
+    descriptor: int
+    by_number: int
+
+    @property
+    def name(self) -> str:
+        return str(self.descriptor)
+
+
+def _kill_suidgid(link: _Link) -> None:
     """Take away what a write takes: any chown does, in one step, so a mode somebody sets meanwhile is not lost."""
     # Refused to who is not the owner; such a process has no CAP_FSETID either, and the write itself takes the bits.
     with contextlib.suppress(PermissionError):
-        os.chown(str(inode.descriptor), -1, -1, dir_fd=descriptors.by_number)
+        os.chown(link.name, -1, -1, dir_fd=link.by_number)
 
 
-def _writable(inode: Inode, file: File | None, descriptors: Descriptors, cleanup: contextlib.ExitStack) -> int:
-    """A descriptor to truncate by: the guest's own, or one for this moment."""
-    if file is not None:
-        cleanup.enter_context(file)
-        return file.descriptor
-    if inode.type != stat.S_IFREG:
-        raise refusal(errno.EISDIR if inode.type == stat.S_IFDIR else errno.EINVAL)
-    # Not os.truncate: that waits up to 45 seconds where a host process holds a lease.
-    descriptor = descriptors.reopen(inode.descriptor, os.O_WRONLY | QUIET, brief=True)
-    cleanup.callback(descriptors.close, descriptor)
-    return descriptor
-
-
-def _set_owner_and_mode(
-    inode: Inode, uid: int | None, gid: int | None, mode: int | None, descriptors: Descriptors
-) -> None:
+def _set_owner_and_mode(link: _Link, uid: int | None, gid: int | None, mode: int | None) -> None:
     """Owner first: changing it takes setuid and setgid off the mode."""
-    link = str(inode.descriptor)
     if uid is not None or gid is not None:
-        os.chown(link, -1 if uid is None else uid, -1 if gid is None else gid, dir_fd=descriptors.by_number)
-    if mode is not None and not inode.is_link:
-        os.chmod(link, mode & PERMISSIONS, dir_fd=descriptors.by_number)
+        os.chown(link.name, -1 if uid is None else uid, -1 if gid is None else gid, dir_fd=link.by_number)
+    if mode is not None:
+        os.chmod(link.name, mode & PERMISSIONS, dir_fd=link.by_number)
 
 
-def _put_back(inode: Inode, before: os.stat_result, descriptors: Descriptors) -> None:
+def _put_back(link: _Link, before: os.stat_result) -> None:
+    mode = None if stat.S_ISLNK(before.st_mode) else before.st_mode
     with contextlib.suppress(OSError):  # the guest is told of the error that brought us here
-        _set_owner_and_mode(inode, before.st_uid, before.st_gid, before.st_mode, descriptors)
+        _set_owner_and_mode(link, before.st_uid, before.st_gid, mode)
 
 
-def _set_times(inode: Inode, changes: Changes, descriptors: Descriptors) -> None:
-    now = os.fstat(inode.descriptor)
+def _set_times(link: _Link, changes: Changes) -> None:
+    now = os.fstat(link.descriptor)
     atime = now.st_atime_ns if changes.atime_ns is None else changes.atime_ns
     mtime = now.st_mtime_ns if changes.mtime_ns is None else changes.mtime_ns
-    os.utime(str(inode.descriptor), ns=(atime, mtime), dir_fd=descriptors.by_number)
+    os.utime(link.name, ns=(atime, mtime), dir_fd=link.by_number)

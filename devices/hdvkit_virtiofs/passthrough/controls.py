@@ -1,7 +1,8 @@
 """The device controls of Linux that reach the host: flags of files, and nothing else. ioctl(2) by an allow-list.
 
-What a guest must not change stays as it is: that a file is immutable, encrypted or verified, how it is mapped, and to
-which project's quota it counts. A guest's kernel sends 4 bytes where a command's number says ``long``; before 5.13 it
+What a guest must not change stays as it is: that a file is immutable, encrypted or verified, how it is mapped, in what
+sizes it grows, to which project's quota it counts, and that each call waits for the disk, which would hold up the event
+loop. A guest's kernel sends 4 bytes where a command's number says ``long``; before 5.13 it
 sends 8, of which the first 4 mean something, and does not check who asks.
 """
 
@@ -22,23 +23,17 @@ _FREE_FLAGS = (
     0x0000_0001  # FS_SECRM_FL
     | 0x0000_0002  # FS_UNRM_FL
     | 0x0000_0004  # FS_COMPR_FL
-    | 0x0000_0008  # FS_SYNC_FL
     | 0x0000_0040  # FS_NODUMP_FL
     | 0x0000_0080  # FS_NOATIME_FL
     | 0x0000_0400  # FS_NOCOMP_FL
     | 0x0000_8000  # FS_NOTAIL_FL
-    | 0x0001_0000  # FS_DIRSYNC_FL
     | 0x0002_0000  # FS_TOPDIR_FL
     | 0x0080_0000  # FS_NOCOW_FL
 )
 _FREE_XFLAGS = (
-    0x0000_0020  # FS_XFLAG_SYNC
-    | 0x0000_0040  # FS_XFLAG_NOATIME
+    0x0000_0040  # FS_XFLAG_NOATIME
     | 0x0000_0080  # FS_XFLAG_NODUMP
-    | 0x0000_0800  # FS_XFLAG_EXTSIZE
-    | 0x0000_1000  # FS_XFLAG_EXTSZINHERIT
     | 0x0000_2000  # FS_XFLAG_NODEFRAG
-    | 0x0001_0000  # FS_XFLAG_COWEXTSIZE
 )
 
 _FLAGS = struct.Struct("<I")
@@ -84,9 +79,9 @@ def _get_xattr(descriptor: int, argument: bytes = b"") -> bytes:
 
 def _set_xattr(descriptor: int, argument: bytes) -> bytes:
     xflags, extsize, _, project, cowextsize = _FSXATTR.unpack(argument)
-    now, _, extents, project_now, _ = _asked(descriptor, FS_IOC_FSGETXATTR, _FSXATTR)
+    now, extsize_now, extents, project_now, cowextsize_now = _asked(descriptor, FS_IOC_FSGETXATTR, _FSXATTR)
     _keep(now ^ xflags, _FREE_XFLAGS)
-    _keep(project ^ project_now, 0)
+    _keep(project ^ project_now | extsize ^ extsize_now | cowextsize ^ cowextsize_now, 0)
     fcntl.ioctl(descriptor, FS_IOC_FSSETXATTR, _FSXATTR.pack(xflags, extsize, extents, project, cowextsize))
     return b""
 

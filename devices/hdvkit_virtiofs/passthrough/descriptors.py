@@ -3,13 +3,17 @@
 Everything here runs on the event loop, so counting needs no lock.
 """
 
+import asyncio
+import contextlib
 import errno
 import os
 import resource
 from collections.abc import Callable, Iterable
+from typing import ClassVar
 
 from hdvkit_virtiofs.passthrough._handles_by_name import open_by_handle
 from hdvkit_virtiofs.passthrough.errors import refusal
+from hdvkit_virtiofs.passthrough.workers import Workers
 
 RESERVE = 256
 """Descriptors left to the rest of the process: sockets, logs, other libraries, short-lived opens."""
@@ -22,6 +26,15 @@ INODES_PART = 4
 
 LEAST_INODES = 64
 """Descriptors a share has for inodes however many shares there are: a path and what is under way."""
+
+LEAST_FILES = 64
+"""Files a share can have open besides, whatever the other shares hold. Less where the process has not so much for all;
+one that is added when the others hold everything gets it as they close."""
+
+FREED_AT_ONCE = 256 * 1024
+"""Bytes of a file that may be freed on the loop: a handful of extents, however it lies on the disk."""
+
+_SECTOR = 512  # what st_blocks counts in
 
 
 def default_limit() -> int:
@@ -36,14 +49,14 @@ class Descriptors:
     """What a guest makes us keep open, with a cap so that guests cannot starve the process.
 
     A guest that opens files without ever closing them gets ENFILE. All shares of the process draw on the same number
-    of descriptors, so that the reserve stays whatever their caps add up to.
+    of descriptors, so that the reserve stays whatever their caps add up to. A small part of it is kept for each.
     """
 
     everywhere = 0
     """Descriptors open now, of all shares: the operating system's limit is one for all of them too."""
 
-    shares = 0
-    """Shares that are not finished."""
+    shares: ClassVar[set["Descriptors"]] = set()
+    """Those that are not finished."""
 
     def __init__(self, limit: int | None = None) -> None:
         self.limit = default_limit() if limit is None else limit
@@ -51,17 +64,20 @@ class Descriptors:
         """Descriptors open now."""
         self.spare: Callable[[], bool] = lambda: False
         """Closes one descriptor that is not needed now; False when there is none."""
+        self.workers: Workers | None = None
+        """Where what frees much on the disk is closed."""
+        self._closing: set[asyncio.Task[None]] = set()
         # Names in this directory lead straight to the inode behind a descriptor of ours, with no path between
         # that anybody could swap. Held open because it is a quarter faster than walking /proc each time.
         try:
             self.by_number = os.open("/proc/self/fd", os.O_PATH | os.O_DIRECTORY)
         except FileNotFoundError as error:
             raise OSError(error.errno, "cannot share a directory without /proc; mount it first") from error
-        Descriptors.shares += 1
+        Descriptors.shares.add(self)
 
     def inode_budget(self, most: int) -> int:
         """How many of the descriptors may stand for inodes now: ``most``, or this share's part of what there is."""
-        fair = min(self.limit, default_limit() // Descriptors.shares) // INODES_PART
+        fair = min(self.limit, default_limit() // max(1, len(Descriptors.shares))) // INODES_PART
         return min(most, max(fair, LEAST_INODES), self.limit // 2)
 
     def require(self, count: int) -> None:
@@ -75,10 +91,20 @@ class Descriptors:
 
     def relieve(self, count: int = 0) -> bool:
         """Spare what is over the limit, or would be with ``count`` more; False when that is not enough."""
-        while self.live + count > self.limit or Descriptors.everywhere + count > default_limit():
+        while self.live + count > self.limit or self._is_full(count):
             if not self.spare():
                 return False
         return True
+
+    def _is_full(self, count: int) -> bool:
+        """Whether ``count`` more would take from what the other shares may still open of the least each can have."""
+        limit = default_limit()
+        left = limit - Descriptors.everywhere - count
+        shares = max(1, len(Descriptors.shares))  # none: this one is finished, and still asked
+        least = min(LEAST_INODES + LEAST_FILES, limit // shares)
+        if left >= least * shares:  # nearly always: no need to look at each
+            return False
+        return left < sum(max(0, least - other.live) for other in Descriptors.shares if other is not self)
 
     def open(
         self,
@@ -137,14 +163,48 @@ class Descriptors:
         return descriptor
 
     def close(self, descriptor: int) -> None:
-        """Close what ``open`` gave. Deferred errors of network file systems surface here as OSError."""
+        """Close what ``open`` gave. Deferred errors of network file systems surface here as OSError.
+
+        It counts until it is closed, which may be later for one that stands for a large file without a name.
+        """
+        if self.workers is not None and _may_free_much(descriptor):
+            task = asyncio.get_running_loop().create_task(self._close_in_thread(self.workers, descriptor))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+        else:
+            self._uncounted()
+            os.close(descriptor)
+
+    async def _close_in_thread(self, workers: Workers, descriptor: int) -> None:
+        try:
+            with contextlib.suppress(OSError):  # of a file nobody can reach any more
+                await workers.run(os.close, descriptor)
+        finally:
+            self._uncounted()
+
+    def _uncounted(self) -> None:
         self.live -= 1
         Descriptors.everywhere -= 1
-        os.close(descriptor)
+
+    async def end_closing(self) -> None:
+        """Wait for what is being closed; whatever is closed later is closed at once."""
+        self.workers = None
+        while self._closing:
+            await asyncio.wait(self._closing)
 
     def finish(self) -> None:
         """Give up reopening; called once everything else is closed. Works twice."""
         if self.by_number >= 0:
-            Descriptors.shares -= 1
+            Descriptors.shares.remove(self)
             os.close(self.by_number)
             self.by_number = -1
+
+
+def _may_free_much(descriptor: int) -> bool:
+    """Whether a file goes with its last descriptor, and has so much on the disk or in memory that it takes long."""
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return False
+    # A hole takes no blocks but memory, once it was read.
+    return not status.st_nlink and max(status.st_size, status.st_blocks * _SECTOR) > FREED_AT_ONCE

@@ -4,6 +4,7 @@ Calls here block; who makes them decides in which thread, and holds the file mea
 """
 
 import errno
+import fcntl
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,8 +24,14 @@ IOV_MAX = 1024
 MAX_NAMES = 1 << 20
 """Names in all listings that one guest keeps open, about 200 MB; a single directory may be larger."""
 
+LARGEST_DIRECTORY = 1 << 22
+"""Names in the only listing a guest keeps open."""
+
 INLINE_NAMES = 256
 """Names of a directory read at once on the loop; where there are more, a thread reads on."""
+
+NAMES_AT_ONCE = 4096
+"""Names a thread reads before they are accounted for."""
 
 _WOULD_WAIT = {errno.EAGAIN, errno.EOPNOTSUPP, errno.ENOSYS}
 
@@ -105,7 +112,12 @@ class File:
 
         They go to ``offset``, or to the end where the file ``appends`` and this is not ``in_place``. The same error
         comes back, alone, when the guest writes the rest.
+
+        Raises:
+            OSError: The kernel's answer; EPERM for what is ``in_place`` in a file that may only grow.
         """
+        if in_place and self.appends and fcntl.fcntl(self.descriptor, fcntl.F_GETFL) & os.O_APPEND:
+            raise refusal(errno.EPERM)  # the kernel would put it at the end and say nothing
         flags = os.RWF_APPEND if self.appends and not in_place else 0
         done = 0
         rest = behind(views, 0)
@@ -131,9 +143,13 @@ class Listings:
 
     names: int = 0
 
-    def take(self, count: int) -> None:
-        """Account for a listing; raises ENOMEM when there are too many others."""
-        if self.names and self.names + count > MAX_NAMES:
+    def take(self, count: int, held: int) -> None:
+        """Account for ``count`` more names of a listing that has ``held`` already.
+
+        Raises ENOMEM when there are too many, and then the listing keeps what it has until it gives that back.
+        """
+        others = self.names - held
+        if self.names + count > (MAX_NAMES if others else LARGEST_DIRECTORY):
             raise refusal(errno.ENOMEM)
         self.names += count
 
@@ -144,23 +160,45 @@ class Directory(File):
 
     _listings: Listings = attrs.field(factory=Listings, kw_only=True)
     _entries: list[DirEntry] | None = attrs.field(default=None, init=False)
+    _taken: int = attrs.field(default=0, init=False)
     # The host keeps one reading position for the descriptor; two listings at once would share the names out.
     _listing: anyio.Lock = attrs.field(factory=anyio.Lock, init=False)
 
     async def list_again(self, ino: int, parent_ino: int, workers: Workers) -> None:
-        """Take a new snapshot of the names; offsets given out before mean nothing any more."""
+        """Take a new snapshot of the names; offsets given out before mean nothing any more.
+
+        Raises EBADF when the guest closes the directory meanwhile, ENOMEM when it has too many names.
+        """
         entries = [
             DirEntry(b".", ino, stat.S_IFDIR, 1),
             DirEntry(b"..", parent_ino, stat.S_IFDIR, 2),
         ]
         async with self._listing:
-            with os.scandir(self.descriptor) as names:
-                entries += _numbered(islice(names, INLINE_NAMES), 3)
-                if len(entries) == INLINE_NAMES + 2:
-                    entries += await workers.run(lambda: list(_numbered(names, INLINE_NAMES + 3)))
             self._forget()
-            self._listings.take(len(entries))
+            try:
+                await self._read_names(entries, workers)
+            except BaseException:
+                self._forget()
+                raise
             self._entries = entries
+
+    async def _read_names(self, entries: list[DirEntry], workers: Workers) -> None:
+        with os.scandir(self.descriptor) as names:
+            rest = _numbered(names, len(entries) + 1)
+            entries += islice(rest, INLINE_NAMES)
+            self._take(len(entries))
+            more = len(entries) == INLINE_NAMES + 2
+            while more:
+                part = await workers.run(lambda: list(islice(rest, NAMES_AT_ONCE)))
+                self._take(len(part))
+                entries += part
+                more = len(part) == NAMES_AT_ONCE
+
+    def _take(self, count: int) -> None:
+        if self._closing:
+            raise refusal(errno.EBADF)  # nobody would give the names back
+        self._listings.take(count, self._taken)
+        self._taken += count
 
     def close(self) -> None:
         """Close now, or when the last user leaves. Works twice."""
@@ -168,7 +206,8 @@ class Directory(File):
         super().close()
 
     def _forget(self) -> None:
-        self._listings.names -= len(self._entries or ())
+        self._listings.names -= self._taken
+        self._taken = 0
         self._entries = None
 
     @property
@@ -177,9 +216,13 @@ class Directory(File):
         return self._entries is not None
 
     def entries_from(self, offset: int) -> Iterator[DirEntry]:
-        """The snapshot from ``offset`` on; nothing where a forged offset points behind its end."""
-        entries = self._entries or []
-        return map(entries.__getitem__, range(offset, len(entries)))
+        """The snapshot from ``offset`` on; nothing where a forged offset points behind its end.
+
+        It ends when the snapshot is given up: who still reads must not keep names that are not accounted for.
+        """
+        while self._entries is not None and offset < len(self._entries):
+            yield self._entries[offset]
+            offset += 1
 
 
 def _numbered(names: Iterable[os.DirEntry[str]], first: int) -> Iterator[DirEntry]:

@@ -83,7 +83,7 @@ class InodeTable:
 
     def _same(self, status: os.stat_result, descriptor: int) -> Inode | None:
         """Who is known under this number, unless the host gave it to another file while nobody held it."""
-        inode = self._known.get(_number(status))
+        inode = self._known.get(number_of(status))
         if inode is None or inode.open_as >= 0:
             return inode
         if inode.mark is not None and inode.mark == identity_of(descriptor).mark:
@@ -96,7 +96,7 @@ class InodeTable:
             mount = self._mounts.of_directory(descriptor)
         else:  # asked again before it matters: a single file may be mounted too
             mount = None if parent is None else parent.mount
-        inode = Inode(self, _number(status), stat.S_IFMT(status.st_mode), mount)
+        inode = Inode(self, number_of(status), stat.S_IFMT(status.st_mode), mount)
         if mount is None:
             self._by_name = True
         else:
@@ -115,31 +115,42 @@ class InodeTable:
     @contextlib.contextmanager
     def removing(self, parent: Inode, name: bytes) -> Iterator[None]:
         """Around the removal of a name: what the guest knows by it is opened first, and lives on without."""
-        inode = self._standing_at(parent, name)
-        yield
-        if inode is not None:
-            _unlearn(inode, parent, name)
+        with self._held(parent, name):
+            inode = self._standing_at(parent, name)
+            yield
+            if inode is not None:
+                _unlearn(inode, parent, name)
 
     @contextlib.contextmanager
     def moving(
         self, parent: Inode, name: bytes, new_parent: Inode, new_name: bytes, *, exchange: bool = False
     ) -> Iterator[None]:
         """Around a rename: what it replaces lives on, and what it moves is found where it is then."""
-        inode, replaced = self._standing_at(parent, name), self._standing_at(new_parent, new_name)
-        yield
-        if replaced is not None:
-            _unlearn(replaced, new_parent, new_name)
-            if exchange:
-                self.learn(replaced, parent, name)
-        if inode is not None:
-            self.learn(inode, new_parent, new_name)
+        with self._held(new_parent, new_name):
+            inode, replaced = self._standing_at(parent, name), self._standing_at(new_parent, new_name)
+            yield
+            if replaced is not None:
+                _unlearn(replaced, new_parent, new_name)
+                if exchange:
+                    self.learn(replaced, parent, name)
+            if inode is not None:
+                self.learn(inode, new_parent, new_name)
+
+    @contextlib.contextmanager
+    def _held(self, parent: Inode, name: bytes) -> Iterator[None]:
+        """Keep what stands there open: taking its last name frees nothing then, closing it does."""
+        with contextlib.ExitStack() as held:
+            with contextlib.suppress(OSError):  # nothing stands there; else the call itself says what is wrong
+                found = self._descriptors.open(name, REFERENCE, dir_fd=parent.descriptor, brief=True)
+                held.callback(self._descriptors.close, found)
+            yield
 
     def _standing_at(self, parent: Inode, name: bytes) -> Inode | None:
         """Who is known by a name, opened; None also where that does not matter."""
         if not self._by_name:
             return None
         with contextlib.suppress(OSError):
-            inode = self._known.get(_number(os.stat(name, dir_fd=parent.descriptor, follow_symlinks=False)))
+            inode = self._known.get(number_of(os.stat(name, dir_fd=parent.descriptor, follow_symlinks=False)))
             if inode is None or inode.open_as >= 0:
                 return inode
             found = self._descriptors.open(name, REFERENCE, dir_fd=parent.descriptor, brief=True)
@@ -231,7 +242,7 @@ class InodeTable:
         except (FileNotFoundError, NotADirectoryError) as error:
             raise refusal(errno.ESTALE) from error
         try:
-            if _number(os.fstat(descriptor)) != inode.number or identity_of(descriptor).mark != inode.mark:
+            if number_of(os.fstat(descriptor)) != inode.number or identity_of(descriptor).mark != inode.mark:
                 raise refusal(errno.ESTALE)
         except OSError:
             self._descriptors.close(descriptor)
@@ -251,7 +262,8 @@ class InodeTable:
         return self._descriptors.descend(above.open_as, reversed(names), REFERENCE)
 
 
-def _number(status: os.stat_result) -> int:
+def number_of(status: os.stat_result) -> int:
+    """The ``Inode.number`` of who has these attributes."""
     return status.st_dev << NUMBER_BITS | status.st_ino
 
 

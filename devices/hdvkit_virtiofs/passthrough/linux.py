@@ -20,12 +20,12 @@ from hdvkit_virtiofs.fuse.answers import (
 )
 from hdvkit_virtiofs.fuse.spec import RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT, InitFlag
 from hdvkit_virtiofs.passthrough import _libc
-from hdvkit_virtiofs.passthrough.attributes import QUIET, allows, attributes_of, change
+from hdvkit_virtiofs.passthrough.attributes import QUIET, allows, attributes_of
 from hdvkit_virtiofs.passthrough.credentials import Credentials
 from hdvkit_virtiofs.passthrough.descriptors import Descriptors
 from hdvkit_virtiofs.passthrough.errors import answers_errno, refusal
 from hdvkit_virtiofs.passthrough.files import File
-from hdvkit_virtiofs.passthrough.inodes import BUDGET, REFERENCE, Inode, InodeTable
+from hdvkit_virtiofs.passthrough.inodes import BUDGET, REFERENCE, Inode, InodeTable, number_of
 from hdvkit_virtiofs.passthrough.making import Maker
 from hdvkit_virtiofs.passthrough.open_files import OpenFiles
 from hdvkit_virtiofs.passthrough.workers import Workers
@@ -42,9 +42,10 @@ class Passthrough(OpenFiles, ExtendedAttributes):
     """The directory ``source``, whatever it is called later.
 
     With ``writeback`` the guest collects writes in its page cache; say so when the share does, because files
-    are opened differently then. With ``read_only`` reading changes no access times. ``max_descriptors`` caps what
-    one guest keeps open (default: what the process may open, less a reserve), ``max_inode_descriptors`` what of it is
-    spent on files the guest only knows, and ``threads`` the calls that wait on the disk at the same time.
+    are opened differently then. With ``read_only`` reading files changes no access times; reading links may.
+    ``max_descriptors`` caps what one guest keeps open (default: what the process may open, less a reserve),
+    ``max_inode_descriptors`` what of it is spent on files the guest only knows, and ``threads`` the calls that wait on
+    the disk at the same time.
 
     With ``posix_acl`` and ``security_ctx`` the guest may use access control lists, and label files as it makes them.
     With ``announce_submounts`` directories where another file system of the host begins are told as such, so that
@@ -111,8 +112,7 @@ class Passthrough(OpenFiles, ExtendedAttributes):
     @answers_errno
     async def setattr(self, node: Inode, changes: Changes, handle: File | None, context: Context) -> Attributes:
         """Change the inode; the time of change is the host's own."""
-        change(node, changes, handle, self._descriptors)
-        return attributes_of(os.fstat(node.descriptor))
+        return attributes_of(await self._change(node, changes, handle))
 
     @answers_errno
     async def statx(self, node: Inode, handle: File | None, context: Context) -> Statx:
@@ -148,7 +148,7 @@ class Passthrough(OpenFiles, ExtendedAttributes):
                 if flags & os.O_EXCL:
                     raise
             with contextlib.suppress(FileNotFoundError):
-                return self._open_existing(parent, name, flags)
+                return await self._open_existing(parent, name, flags)
         raise refusal(errno.EBUSY)
 
     @answers_errno
@@ -244,16 +244,22 @@ class Passthrough(OpenFiles, ExtendedAttributes):
         """Close everything; a call still running in a thread closes its file when it ends."""
         self._close_files()
         self._inodes.drop_all()
-        self._workers.close()
-        self._descriptors.finish()
+        try:
+            await self._descriptors.end_closing()
+        finally:
+            self._workers.close()
+            self._descriptors.finish()
 
-    def _open_existing(self, parent: Inode, name: bytes, flags: int) -> tuple[Entry[Inode], Opened[File]]:
+    async def _open_existing(self, parent: Inode, name: bytes, flags: int) -> tuple[Entry[Inode], Opened[File]]:
+        brief = not flags & os.O_TRUNC  # which is waited for
         with contextlib.ExitStack() as undo:
-            found = self._descriptors.open(name, REFERENCE, dir_fd=parent.descriptor, brief=True)
+            found = self._descriptors.open(name, REFERENCE, dir_fd=parent.descriptor, brief=brief)
             undo.callback(self._descriptors.close, found)
-            opened = self._reopen(found, stat.S_IFMT(os.fstat(found).st_mode), flags)
+            status = os.fstat(found)
+            opened = self._opened(self._reopen(found, stat.S_IFMT(status.st_mode), flags), flags)
+            await self._emptied(number_of(status), opened.handle, flags)
             undo.pop_all()
-        return self._adopted(parent, found, name), self._opened(opened, flags)
+        return self._adopted(parent, found, name), opened
 
     def _adopted(self, parent: Inode, descriptor: int, name: bytes | None = None) -> Entry[Inode]:
         return self._entry(parent, *self._inodes.adopt(descriptor, parent, name))

@@ -1,11 +1,15 @@
 """Ranges that one owner has locked in one file: sorted, disjoint, and one where neighbours are alike. No I/O."""
 
-import fcntl
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from operator import attrgetter
+from typing import Final
 
 from hdvkit_virtiofs.fuse.answers import FileLock
+from hdvkit_virtiofs.fuse.spec import F_UNLCK
+
+F_WRLCK: Final = 1
+"""Linux's number, on every host."""
 
 
 def overlaid(locks: Sequence[FileLock], new: FileLock) -> list[FileLock]:
@@ -25,7 +29,7 @@ def _touched(locks: Sequence[FileLock], other: FileLock) -> tuple[int, int]:
 def _joined(pieces: Sequence[FileLock]) -> list[FileLock]:
     joined: list[FileLock] = []
     for piece in pieces:
-        if piece.type == fcntl.F_UNLCK or piece.start > piece.end:
+        if piece.type == F_UNLCK or piece.start > piece.end:
             continue
         if joined and joined[-1].type == piece.type and joined[-1].end + 1 == piece.start:
             joined[-1] = joined[-1]._replace(end=piece.end)
@@ -37,4 +41,4 @@ def _joined(pieces: Sequence[FileLock]) -> list[FileLock]:
 def in_the_way(locks: Sequence[FileLock], wanted: FileLock) -> FileLock | None:
     """The first of ``locks`` that another owner's ``wanted`` cannot stand beside, or None."""
     first, behind = _touched(locks, wanted)
-    return next((lock for lock in locks[first:behind] if fcntl.F_WRLCK in (lock.type, wanted.type)), None)
+    return next((lock for lock in locks[first:behind] if F_WRLCK in (lock.type, wanted.type)), None)

@@ -4,13 +4,16 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from hdvkit_virtiofs.fuse.answers import Context, DirEntry, FileLock, Opened
+import anyio
+
+from hdvkit_virtiofs.fuse.answers import Changes, Context, DirEntry, FileLock, Opened
 from hdvkit_virtiofs.fuse.spec import InitFlag
 from hdvkit_virtiofs.operations import Operations
 from hdvkit_virtiofs.passthrough import _libc, controls
-from hdvkit_virtiofs.passthrough.attributes import QUIET
+from hdvkit_virtiofs.passthrough.attributes import QUIET, change, require_possible
 from hdvkit_virtiofs.passthrough.descriptors import Descriptors
 from hdvkit_virtiofs.passthrough.errors import answers_errno, refusal
 from hdvkit_virtiofs.passthrough.files import Directory, File, Listings, behind
@@ -27,9 +30,13 @@ INLINE_READ = 1024 * 1024
 LARGEST_COPY = 64 * 1024 * 1024
 """The most one ``copy_file_range`` copies; the guest asks again for the rest, and can be interrupted between."""
 
+BEYOND_THE_LIMIT = 4
+"""Descriptors for changes in threads: a guest that holds all it may still changes what it has."""
+
 # Everything else a guest may send is either settled by its own kernel (O_CREAT, O_EXCL, O_NOFOLLOW), wrong for
 # reads into pages we did not align (O_DIRECT), or refused to a user who is not the owner here (O_NOATIME).
-_KEPT_FLAGS = os.O_ACCMODE | os.O_TRUNC | os.O_SYNC | os.O_DSYNC
+# O_TRUNC is a call of its own.
+_KEPT_FLAGS = os.O_ACCMODE | os.O_SYNC | os.O_DSYNC
 
 _NOT_OPENED = {stat.S_IFLNK: errno.ELOOP, stat.S_IFDIR: errno.EISDIR}
 
@@ -54,6 +61,10 @@ class OpenFiles(Operations[Inode, File]):
         self._workers = workers
         self._writeback = writeback
         self._files: set[File] = set()
+        descriptors.workers = workers
+        self._busy: Counter[int] = Counter()
+        """How many calls in threads change an inode, by its number. They have its lock, and the loop must not wait."""
+        self._beyond_the_limit = anyio.Semaphore(BEYOND_THE_LIMIT)
         self._listings = Listings()
         self._locks = Locks(descriptors, read_only)
         if locks:
@@ -62,7 +73,9 @@ class OpenFiles(Operations[Inode, File]):
     @answers_errno
     async def open(self, node: Inode, flags: int, context: Context) -> Opened[File]:
         """Open the inode, under whatever name it is by now. Only regular files; others are never touched."""
-        return self._opened(self._reopen(node.descriptor, node.type, flags), flags)
+        opened = self._opened(self._reopen(node.descriptor, node.type, flags), flags)
+        await self._emptied(node.number, opened.handle, flags)
+        return opened
 
     @answers_errno
     async def read_into(
@@ -80,12 +93,18 @@ class OpenFiles(Operations[Inode, File]):
     async def write_from(
         self, node: Inode, handle: File, offset: int, views: Sequence[memoryview], context: Context
     ) -> int:
-        """Write small requests at once, large and synchronous ones in a thread."""
+        """Write small requests at once, large and synchronous ones in a thread, and all while one there is changing it.
+
+        A small one that goes to a thread for that reason is no reason for the next.
+        """
         with handle:
             handle.dirty = True
-            if not handle.waits and sum(map(len, views)) <= INLINE_WRITE:
-                return handle.write(views, offset, in_place=context.in_place)
-            return await self._workers.run(handle.write, views, offset, in_place=context.in_place)
+            if handle.waits or sum(map(len, views)) > INLINE_WRITE:
+                with self._changing(node.number):
+                    return await self._workers.run(handle.write, views, offset, in_place=context.in_place)
+            if node.number in self._busy:
+                return await self._workers.run(handle.write, views, offset, in_place=context.in_place)
+            return handle.write(views, offset, in_place=context.in_place)
 
     @answers_errno
     async def flush(self, node: Inode, handle: File, context: Context) -> None:
@@ -117,7 +136,7 @@ class OpenFiles(Operations[Inode, File]):
         """Reserve, punch or zero; what shifts data around (collapse, insert) is EOPNOTSUPP."""
         if mode not in _ALLOCATIONS:
             raise refusal(errno.EOPNOTSUPP)
-        with handle:
+        with handle, self._changing(node.number):
             await self._workers.run(_libc.fallocate, handle.descriptor, mode, offset, length)
 
     @answers_errno
@@ -126,7 +145,7 @@ class OpenFiles(Operations[Inode, File]):
         if whence not in (os.SEEK_DATA, os.SEEK_HOLE):
             raise refusal(errno.EINVAL)
         with handle:
-            return os.lseek(handle.descriptor, offset, whence)
+            return await self._workers.run(os.lseek, handle.descriptor, offset, whence)
 
     @answers_errno
     async def copy_file_range(
@@ -140,8 +159,8 @@ class OpenFiles(Operations[Inode, File]):
         """Copy inside the host, by reference where its file system can."""
         if flags:
             raise refusal(errno.EINVAL)
-        (_, reader, read_at), (_, writer, write_at) = source, target
-        with reader, writer:
+        (_, reader, read_at), (node, writer, write_at) = source, target
+        with reader, writer, self._changing(node.number):
             writer.dirty = True
             return await self._workers.run(
                 os.copy_file_range,
@@ -173,7 +192,7 @@ class OpenFiles(Operations[Inode, File]):
         self, node: Inode, handle: File, command: int, argument: bytes, out_size: int, context: Context
     ) -> bytes:
         """Flags of files, see :mod:`.controls`."""
-        with handle:
+        with handle, self._changing(node.number):
             return await self._workers.run(
                 controls.control, handle.descriptor, command, argument, out_size, context.uid
             )
@@ -251,6 +270,52 @@ class OpenFiles(Operations[Inode, File]):
         """
         waits = bool(flags & (os.O_SYNC | os.O_DSYNC))
         return self._kept(File(descriptor, self._descriptors, waits, bool(flags & os.O_APPEND)))
+
+    async def _emptied(self, number: int, file: File, flags: int) -> None:
+        """Do what O_TRUNC in ``flags`` asks for, or close the file again. ``number`` is its inode's."""
+        if not flags & os.O_TRUNC:
+            return
+        try:
+            with contextlib.ExitStack() as held, self._changing(number), file:
+                descriptor = file.descriptor
+                if flags & os.O_ACCMODE == os.O_RDONLY:
+                    descriptor = self._descriptors.reopen(descriptor, os.O_WRONLY | QUIET)
+                    held.callback(self._descriptors.close, descriptor)
+                await self._workers.run(os.ftruncate, descriptor, 0)
+        except BaseException:
+            self._files.discard(file)
+            file.close()
+            raise
+
+    async def _change(self, node: Inode, changes: Changes, file: File | None) -> os.stat_result:
+        """Change attributes, in a thread where that may take long. See :func:`.attributes.change`."""
+        require_possible(node, changes)
+        by_number = self._descriptors.by_number
+        if changes.size is None and node.number not in self._busy:
+            return change(node.descriptor, changes, by_number)
+        with self._changing(node.number):
+            if changes.size is not None and file is not None:
+                with file:
+                    return await self._workers.run(change, file.descriptor, changes, by_number)
+            async with self._beyond_the_limit:
+                # Not os.truncate: that waits up to 45 seconds where a host process holds a lease.
+                flags = os.O_PATH if changes.size is None else os.O_WRONLY | QUIET
+                descriptor = self._descriptors.reopen(node.descriptor, flags, brief=True)
+                try:
+                    return await self._workers.run(change, descriptor, changes, by_number)
+                finally:
+                    self._descriptors.close(descriptor)
+
+    @contextlib.contextmanager
+    def _changing(self, number: int) -> Iterator[None]:
+        """Around a call in a thread that may hold the lock of an inode for long."""
+        self._busy[number] += 1
+        try:
+            yield
+        finally:
+            self._busy[number] -= 1
+            if not self._busy[number]:
+                del self._busy[number]
 
     def _kept(self, file: File) -> Opened[File]:
         self._files.add(file)

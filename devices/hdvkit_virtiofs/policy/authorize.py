@@ -10,6 +10,7 @@ import attrs
 
 from hdvkit_virtiofs.fuse.answers import Context, Handle, Node
 from hdvkit_virtiofs.fuse.errors import FuseError
+from hdvkit_virtiofs.fuse.spec import O_ACCMODE, O_APPEND, O_CREAT, O_TRUNC
 from hdvkit_virtiofs.operations import Operations
 from hdvkit_virtiofs.policy.paths import ByPath
 from hdvkit_virtiofs.policy.requests import READING_CONTROLS
@@ -45,7 +46,7 @@ READING: Final = frozenset(
 ASKED_AGAIN: Final = 8
 """So often the embedder is asked anew because a file moved meanwhile; then the guest gets EBUSY."""
 
-_CHANGING_FLAGS: Final = 0o3 | 0o100 | 0o1000 | 0o2000  # Linux's O_ACCMODE, O_CREAT, O_TRUNC, O_APPEND
+_CHANGING_FLAGS: Final = O_ACCMODE | O_CREAT | O_TRUNC | O_APPEND
 _NAMES: Final = {"read_into": "read", "write_from": "write"}  # an embedder need not know of the ways without copies
 
 _METHODS: Final = {

@@ -10,14 +10,11 @@ from collections.abc import Callable, Sequence
 
 from hdvkit_virtiofs.fuse.answers import Attributes, Changes, Context, Handle, Node, Opened, StatFs
 from hdvkit_virtiofs.fuse.errors import FuseError
-from hdvkit_virtiofs.fuse.spec import (
-    FALLOC_FL_KEEP_SIZE,
-    FALLOC_FL_PUNCH_HOLE,
-)
+from hdvkit_virtiofs.fuse.spec import FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, O_APPEND, O_TRUNC
 from hdvkit_virtiofs.operations import Operations
 from hdvkit_virtiofs.policy.budget import Budget
 from hdvkit_virtiofs.policy.quota_names import Names
-from hdvkit_virtiofs.policy.usage import O_APPEND, O_TRUNC, size_of
+from hdvkit_virtiofs.policy.usage import size_of
 
 _HALF_DONE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EINTR}
 """After these a part of ``fallocate`` may have been done."""

@@ -11,10 +11,10 @@ import anyio
 
 from hdvkit_virtiofs.fuse.answers import Context, Entry, Handle, Node, Opened
 from hdvkit_virtiofs.fuse.errors import FuseError
-from hdvkit_virtiofs.fuse.spec import RENAME_EXCHANGE, RENAME_WHITEOUT
+from hdvkit_virtiofs.fuse.spec import O_APPEND, O_EXCL, RENAME_EXCHANGE, RENAME_WHITEOUT
 from hdvkit_virtiofs.operations import Operations
 from hdvkit_virtiofs.policy.budget import Budget
-from hdvkit_virtiofs.policy.usage import O_APPEND, O_EXCL, FileUsage, Weighing, size_of
+from hdvkit_virtiofs.policy.usage import FileUsage, Weighing, size_of
 
 CREATE_ATTEMPTS = 16
 """How often ``create`` looks again at a name that comes and goes."""

@@ -18,6 +18,12 @@ from hdvkit_virtiofs.fuse.spec import (
     FS_IOC_GETFLAGS,
     FS_IOC_GETVERSION,
     FS_IOC_SETFLAGS,
+    O_ACCMODE,
+    O_APPEND,
+    O_CREAT,
+    O_RDONLY,
+    O_TRUNC,
+    OPEN_KILL_SUIDGID,
     Opcode,
 )
 
@@ -78,8 +84,10 @@ class Policy:
 
 
 def _writes(message: Request) -> bool:
-    flags = message.flags if isinstance(message, Open) else 0
-    return flags & os.O_ACCMODE != os.O_RDONLY or bool(flags & (os.O_TRUNC | os.O_CREAT | os.O_APPEND))
+    if not isinstance(message, Open):
+        return False
+    changes = message.flags & (O_TRUNC | O_CREAT | O_APPEND) or message.open_flags & OPEN_KILL_SUIDGID
+    return message.flags & O_ACCMODE != O_RDONLY or bool(changes)
 
 
 def _asks(message: Request) -> bool:

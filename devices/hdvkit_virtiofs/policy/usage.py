@@ -14,12 +14,10 @@ import attrs
 
 from hdvkit_virtiofs.fuse.answers import Attributes, Context, Entry, Handle, Node, Opened
 from hdvkit_virtiofs.fuse.errors import FuseError
+from hdvkit_virtiofs.fuse.spec import O_APPEND, O_TRUNC
 from hdvkit_virtiofs.operations import Operations
 from hdvkit_virtiofs.policy.budget import Budget
 from hdvkit_virtiofs.policy.layer import Layer
-
-# Linux's values, as the guest sends them.
-O_EXCL, O_TRUNC, O_APPEND = 0o200, 0o1000, 0o2000
 
 MAX_REMEMBERED = 1 << 16
 """So many forgotten files are remembered for what their size does not tell; what others weighed stays charged."""

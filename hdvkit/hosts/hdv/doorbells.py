@@ -56,6 +56,7 @@ class Route(Protocol):
 class Rung(NamedTuple):
     """One doorbell that a route has taken."""
 
+    doorbell: Doorbell
     route: Route
     match: Match
     event: Event
@@ -116,7 +117,7 @@ class Doorbells:
                 refusals.append(error)
                 self._learn(name, error)
             else:
-                self._rung[doorbell.index] = Rung(route, match, event)
+                self._rung[doorbell.index] = Rung(doorbell, route, match, event)
                 self.taken[name] += 1
                 return
         event.close()
@@ -132,6 +133,8 @@ class Doorbells:
             except HostError as error:
                 log.debug("%s", error)  # a machine that has stopped took its doorbells along
         rung.event.close()
+        # The event may have been set, and not been heard any more; to ring for nothing costs one look.
+        rung.doorbell.ring()
 
     def _learn(self, name: str, error: HostError) -> None:
         """A host that was denied doorbells once always is: ask no more."""

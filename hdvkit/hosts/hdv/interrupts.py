@@ -34,6 +34,8 @@ class Interrupts:
         self.refused = 0
         """Windows did not take them."""
         self.repeated = 0
+        self.rounds = 0
+        """Times that there was a look at what to repeat."""
         self._machine = machine
         self._clock = clock
         self._last = 0.0
@@ -53,6 +55,10 @@ class Interrupts:
         """From now on repeat every message that was ever sent: quickly while some are sent, else slowly."""
         self._repeating = asyncio.create_task(self._repeat(), name="repeat interrupts")
 
+    def forget(self) -> None:
+        """The guest's driver went away: what it programmed may mean something else to the next."""
+        self._messages.clear()
+
     async def aclose(self) -> None:
         """Stop repeating."""
         if self._repeating is not None:
@@ -64,6 +70,7 @@ class Interrupts:
         while True:
             active = self._clock() - self._last <= ACTIVE_FOR
             await asyncio.sleep(ACTIVE_TICK if active else IDLE_TICK)
+            self.rounds += 1
             for message in tuple(self._messages):
                 self.repeated += 1
                 self._deliver(message)

@@ -64,6 +64,7 @@ class Machine:
                 if _machines and not several:
                     raise UsageError(ONE_MACHINE)
                 machine = cls(libraries, system, model, apertures)
+                atexit.register(_at_exit)  # more than once is harmless
                 _machines[machine.runtime] = machine
             elif (machine.model, machine.pool.limit) != (model, apertures):
                 raise UsageError(
@@ -143,6 +144,3 @@ def _at_exit() -> None:
 def _end_all() -> None:
     for machine in tuple(_machines.values()):
         machine.end()
-
-
-atexit.register(_at_exit)

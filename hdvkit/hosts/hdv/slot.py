@@ -134,7 +134,8 @@ class HdvSlot(Slot):
         return self._matches_kicks and self.doorbells.want(doorbell)
 
     def dismiss(self, doorbell: Doorbell) -> None:
-        """Undo that."""
+        """Undo that: the queue is closed, and its interrupts are over."""
+        self.interrupts.forget()
         self.doorbells.dismiss(doorbell)
 
     # On the owner thread

@@ -107,6 +107,7 @@ class HdvError(HostError):
         self.failure = f"{failure}, and the service says: {document}" if document else failure
         # The fourth argument is winerror, which exists on Windows only.
         super().__init__(meaning.errno, str(self), None, signed(self.hresult))
+        self.errno = meaning.errno  # there, it was made of winerror, of which Python knows the oldest codes only
 
     def __str__(self) -> str:
         """The sentence alone: the number that stands for a code of Windows elsewhere says less."""
