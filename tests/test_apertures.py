@@ -386,3 +386,37 @@ def test_a_function_that_has_no_room_hears_when_another_gives_memory_back() -> N
         for lease in ring:
             lease.release()
         assert told == [1]
+
+
+def test_a_platform_that_had_no_more_is_asked_again_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hdvkit.apertures.ASK_AGAIN", 16)
+    with apertures(6, platform_limit=3) as (memory, made):
+        for page in range(6):
+            memory.lease(page * PAGE, 4, writable=False).release()
+        assert len(made.live) == 3
+        made.limit = 6
+        for page in range(3):
+            memory.lease(page * PAGE, 4, writable=False).release()
+        assert len(made.live) == 3, "not with each mapping: a refusal costs a call"
+        for page in range(16):
+            memory.lease(page % 6 * PAGE, 4, writable=False).release()
+        assert len(made.live) == 6
+
+
+def test_a_chain_in_the_middle_of_which_the_platform_has_no_more_may_be_tried_again() -> None:
+    """Its leases are the only ones there are, so there is nobody to wait for: it is copied in part."""
+    with apertures(6, platform_limit=3) as (memory, _):
+        pages = [page * PAGE for page in range(5)]
+        with contextlib.ExitStack() as chain:
+            for address in pages[:3]:
+                chain.enter_context(memory.lease(address, 4, writable=False))
+            with pytest.raises(NoMoreApertures):
+                memory.lease(pages[3], 4, writable=False)
+        told: list[bool] = []
+        assert memory.when_returned(lambda: told.append(True))
+        assert told == [True]
+        assert not memory.when_returned(lambda: told.append(False)), "once: a second failure is one"
+        with contextlib.ExitStack() as chain:
+            for address in pages:
+                chain.enter_context(memory.lease(address, 4, writable=False))
+            assert memory.pool.stats().copies == 3

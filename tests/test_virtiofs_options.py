@@ -173,3 +173,10 @@ def test_a_text_is_not_taken_for_true(name: str) -> None:
 def test_squash_is_a_text() -> None:
     with pytest.raises(hdvkit.UsageError, match=r"option 'squash' .* is no text; write 'UID:GID'"):
         VirtioFs(MemoryFileSystem(), "t", squash=5)  # type: ignore[arg-type]  # wrong on purpose
+
+
+def test_what_cannot_be_asked_is_told_when_the_share_is_made(tmp_path: Path) -> None:
+    with pytest.raises(
+        hdvkit.UsageError, match=r"option 'authorize' of device virtiofs: 5 cannot be called"
+    ):
+        VirtioFs(source=tmp_path, tag="t", authorize=5)  # type: ignore[arg-type]  # the mistake under test

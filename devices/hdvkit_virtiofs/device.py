@@ -174,7 +174,7 @@ class VirtioFs(VirtioDevice):
     metadata: bool = attrs.field(default=False, validator=options.SWITCH)
     case_sensitive: bool = attrs.field(default=False, validator=options.SWITCH)
     symlinks: bool = attrs.field(default=True, validator=options.SWITCH)
-    authorize: Authorize | None = None
+    authorize: Authorize | None = attrs.field(default=None, validator=options.AUTHORIZE)
     server: Server[Any, Any] = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:

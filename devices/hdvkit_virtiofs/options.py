@@ -51,7 +51,14 @@ def squash(value: object) -> None:
         identity.squashed(value)
 
 
+def asked(value: object) -> None:
+    """Raise ValueError unless ``value`` is None or can be called."""
+    if value is not None and not callable(value):
+        raise ValueError(f"{value!r} cannot be called; write a coroutine function that takes an Operation")
+
+
 SWITCH = judged(switch)
+AUTHORIZE = judged(asked)
 SQUASH = judged(squash)
 PATTERNS = texts(globs.Globs)
 TIMEOUTS = texts(timeouts.parse_all)

@@ -14,6 +14,7 @@ from hdv_on_double import machine, opened, plug, plugins, started, until
 
 import hdvkit
 from hdvkit import HostError, UsageError
+from hdvkit.hosts.hdv import owner
 from hdvkit.hosts.hdv.abi import proxy
 from hdvkit.hosts.hdv.abi.hresult import HdvError
 from hdvkit.testing.echo import Echo
@@ -244,3 +245,10 @@ asyncio.new_event_loop().run_until_complete(forget())  # asyncio.run would close
         subprocess.run, [sys.executable, "-c", script], capture_output=True, text=True, cwd=Path(__file__).parent
     )
     assert "HdvTeardownDeviceHost" in done.stdout, done.stderr
+
+
+async def test_a_call_that_fails_does_not_take_the_thread_along(caplog: pytest.LogCaptureFixture) -> None:
+    owner.submit(lambda: [][0])
+    async with asyncio.timeout(30):
+        assert await owner.call(lambda: "still there") == "still there"
+    assert "IndexError" in caplog.text

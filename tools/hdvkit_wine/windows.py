@@ -100,32 +100,21 @@ class Windows:
             RunTimedOut: It did not end in time. It was killed, and whatever else ran in this Windows.
         """
         self._start()
-        process = subprocess.Popen(
-            (self.assets.wine.loader, self.assets.python / "python.exe", *arguments),
-            cwd=cwd or self.project.root,
-            env=self._environment() | dict(environment or {}),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        process = self._python(arguments, cwd or self.project.root, environment or {})
         said = bytearray()
         assert process.stdout is not None
         reader = threading.Thread(target=_read, args=(process.stdout, said, echo), daemon=True)
         reader.start()
         try:
             code = process.wait(timeout)
-        except subprocess.TimeoutExpired:
+        except BaseException as error:  # an interrupt too
             self.kill()
             process.kill()
             process.wait()
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
             reader.join(GRACE)
             raise RunTimedOut(arguments, timeout, _text(said), told=echo is not None) from None
-        except BaseException:  # an interrupt, for example
-            self.kill()
-            process.kill()
-            process.wait()
-            raise
         reader.join(GRACE)
         return Done(code, _text(said))
 
@@ -138,6 +127,17 @@ class Windows:
             with contextlib.suppress(BrokenPipeError):
                 keeper.stdin.close()
             keeper.wait()
+
+    def _python(self, arguments: Sequence[str], cwd: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            (self.assets.wine.loader, self.assets.python / "python.exe", *arguments),
+            cwd=cwd,
+            env=self._environment() | dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
     def _start(self) -> None:
         """Have the services run, with no streams of ours: they get those of the first process in a prefix."""

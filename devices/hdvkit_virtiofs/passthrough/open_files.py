@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import anyio
 
 from hdvkit_virtiofs.fuse.answers import Changes, Context, DirEntry, FileLock, Opened
-from hdvkit_virtiofs.fuse.spec import InitFlag
+from hdvkit_virtiofs.fuse.spec import FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE, InitFlag
 from hdvkit_virtiofs.operations import Operations
 from hdvkit_virtiofs.passthrough import _libc, controls
 from hdvkit_virtiofs.passthrough.attributes import QUIET, change, require_possible
@@ -40,8 +40,14 @@ _KEPT_FLAGS = os.O_ACCMODE | os.O_SYNC | os.O_DSYNC
 
 _NOT_OPENED = {stat.S_IFLNK: errno.ELOOP, stat.S_IFDIR: errno.EISDIR}
 
-_PUNCH_HOLE = 0x02 | 0x01  # FALLOC_FL_PUNCH_HOLE is only allowed with FALLOC_FL_KEEP_SIZE
-_ALLOCATIONS = {0, 0x01, _PUNCH_HOLE, 0x10, 0x10 | 0x01}  # 0x10 is FALLOC_FL_ZERO_RANGE
+_PUNCH_HOLE = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE  # Linux allows the one only with the other
+_ALLOCATIONS = {
+    0,
+    FALLOC_FL_KEEP_SIZE,
+    _PUNCH_HOLE,
+    FALLOC_FL_ZERO_RANGE,
+    FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
+}
 
 
 class OpenFiles(Operations[Inode, File]):

@@ -3,12 +3,13 @@
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final, Generic
+from typing import Any, Generic
 
 import attrs
 
 from hdvkit_virtiofs.fuse.answers import Context, Entry, Handle, Node, Opened
 from hdvkit_virtiofs.fuse.errors import FuseError
+from hdvkit_virtiofs.fuse.spec import RENAME_EXCHANGE
 from hdvkit_virtiofs.operations import Operations
 from hdvkit_virtiofs.policy.layer import Layer
 
@@ -16,7 +17,6 @@ MAX_DEPTH = 4096
 """Components of the longest path; what lies deeper is ENAMETOOLONG. Linux ends at 2048, by its PATH_MAX."""
 MAX_PLACES = 1 << 21
 """So many nodes are kept, with those that only lead to others; more is ENFILE until the guest forgets some."""
-RENAME_EXCHANGE: Final = 2
 
 
 @attrs.define(eq=False)

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 from hdvkit_virtiofs.fuse.answers import Context, DirEntry, Entry, Handle, Node, Opened
 from hdvkit_virtiofs.fuse.errors import FuseError
+from hdvkit_virtiofs.fuse.spec import RENAME_EXCHANGE
 from hdvkit_virtiofs.operations import Operations
 from hdvkit_virtiofs.policy.globs import Globs, Progress, Reach
 from hdvkit_virtiofs.policy.layer import Layer
@@ -16,7 +17,6 @@ LISTED_AT_ONCE = 256
 """So many names one READDIR brings at most; the guest asks for the rest behind them."""
 NAMES_PER_TURN: Final = 256
 """So many names of a listing are judged before other requests go on."""
-RENAME_EXCHANGE: Final = 2
 
 _DOTS: Final = frozenset({b".", b".."})
 

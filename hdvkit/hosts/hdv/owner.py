@@ -4,12 +4,15 @@ A device host is torn down on the thread that made it, and two are never made at
 """
 
 import asyncio
+import logging
 import queue
 import threading
 from collections.abc import Callable
 from typing import TypeVar
 
 from hdvkit.runtime.finishing import finish
+
+log = logging.getLogger("hdvkit.hdv")
 
 Result = TypeVar("Result")
 
@@ -36,7 +39,7 @@ async def call(function: Callable[[], Result]) -> Result:
 
 
 def submit(function: Callable[[], None]) -> None:
-    """Run ``function`` there some time, after all that was given before. It must not raise."""
+    """Run ``function`` there some time, after all that was given before. What it raises is only logged."""
     global _thread
     with _starting:
         if _thread is None:
@@ -61,4 +64,8 @@ def call_and_wait(function: Callable[[], None], timeout: float) -> None:
 
 def _run() -> None:
     while True:
-        _calls.get()()
+        function = _calls.get()
+        try:
+            function()
+        except Exception:  # a bug of ours; without the thread every later call would wait for ever
+            log.exception("%r failed on the thread of Windows' calls", function)

@@ -52,6 +52,8 @@ class Directory(File):
     def keep(self, entries: list[DirEntry]) -> None:
         """Keep a new snapshot of the names; offsets given out before mean nothing any more."""
         self._forget()
+        if self._closing:
+            raise refusal(errno.EBADF)  # the guest closed it meanwhile: nobody would give the names back
         self._listings.take(len(entries))
         self._entries = entries
 
