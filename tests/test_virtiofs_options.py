@@ -176,7 +176,5 @@ def test_squash_is_a_text() -> None:
 
 
 def test_what_cannot_be_asked_is_told_when_the_share_is_made(tmp_path: Path) -> None:
-    with pytest.raises(
-        hdvkit.UsageError, match=r"option 'authorize' of device virtiofs: 5 cannot be called"
-    ):
+    with pytest.raises(hdvkit.UsageError, match=r"option 'authorize' of device virtiofs: 5 cannot be called"):
         VirtioFs(source=tmp_path, tag="t", authorize=5)  # type: ignore[arg-type]  # the mistake under test
