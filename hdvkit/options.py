@@ -124,8 +124,7 @@ def build(factory: Callable[..., T], options: Mapping[str, object], what: str = 
     schema = _schema(factory)
     for name in options:
         if name not in schema:
-            offered = "; ".join(str(option.describe()) for option in schema.values()) or "none"
-            raise UsageError(f"{what} has no option {name!r}{did_you_mean(name, schema)}, it has: {offered}")
+            raise UsageError(f"{what} has no option {name!r}{_instead(name, schema)}")
     if missing := [option.describe() for option in schema.values() if option.required and option.name not in options]:
         raise UsageError(f"{what} needs {' and '.join(f'{option.name}=<{option.type}>' for option in missing)}")
     arguments = {name: schema[name].convert(value, what) for name, value in options.items()}
@@ -137,6 +136,13 @@ def build(factory: Callable[..., T], options: Mapping[str, object], what: str = 
         blamed = _blamed(problem, schema, arguments)
         subject = f"option {blamed!r} of {what} cannot be {options[blamed]!r}" if blamed else what
         raise UsageError(f"{subject}: {_sentence(problem)}") from problem
+
+
+def _instead(name: str, schema: "Mapping[str, _Option]") -> str:
+    """The option that was probably meant, or all there are."""
+    if close := get_close_matches(name, list(schema), n=1):
+        return f"; did you mean {schema[close[0]].describe()}?"
+    return f", it has: {'; '.join(str(option.describe()) for option in schema.values()) or 'none'}"
 
 
 # The schema: what a constructor takes

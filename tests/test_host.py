@@ -357,6 +357,14 @@ async def test_a_name_that_is_taken_is_refused_and_the_device_is_closed() -> Non
         assert len(host.devices) == 1
 
 
+@pytest.mark.parametrize("name", ["", "a\nb", "\x1b[2J", 5, b"disk"])
+async def test_a_name_that_nobody_can_read_is_refused(name: Any) -> None:
+    async with hdvkit.open_host("sim") as host:
+        with pytest.raises(UsageError, match="is no name of a device; give a text that can be printed"):
+            await host.add(Echo(), name=name)
+        assert not host.devices
+
+
 async def test_adding_after_close_is_a_usage_error_and_closes_the_device() -> None:
     host = await hdvkit.open_host("sim")
     await host.aclose()

@@ -231,11 +231,17 @@ def test_every_option_of_a_class() -> None:
     assert made == Share(Tag("t"), Path("/srv"), 1024, True, Cache.NEVER, "fast", 5.0, 2 << 30, ("a", "b"), [], 3)
 
 
-def test_an_unknown_option_is_answered_with_the_known_ones() -> None:
+def test_a_misspelt_option_is_answered_with_the_one_that_was_meant() -> None:
     with pytest.raises(UsageError) as caught:
         share(limt=1)
+    assert str(caught.value) == "device share has no option 'limt'; did you mean limit=integer, default 65536?"
+
+
+def test_an_unknown_option_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(UsageError) as caught:
+        share(help=1)
     assert str(caught.value).startswith(
-        "device share has no option 'limt' (did you mean 'limit'?), it has: tag=text, required; "
+        "device share has no option 'help', it has: tag=text, required; "
         "source=path or Operations, required; limit=integer, default 65536; read_only=true|false, default false; "
     )
 

@@ -249,12 +249,13 @@ async def test_what_is_no_refusal_is_logged_and_refuses(failure: Exception, capl
     assert b"f" in files.root.names
 
 
-async def test_an_authorize_that_is_no_coroutine_function_refuses() -> None:
+async def test_an_authorize_that_is_no_coroutine_function_refuses(caplog: pytest.LogCaptureFixture) -> None:
     wrong: Any = lambda operation: None  # noqa: E731 - what an embedder might write
     behind = Everything()
     with pytest.raises(FuseError, match="EIO"):
         await Authorized(behind, wrong).statfs("/", GUEST)
     assert behind.done == []
+    assert "authorize returned None and nothing to await; define it by async def" in caplog.text
 
 
 async def test_a_name_whose_lookup_is_refused_is_listed_without_its_attributes() -> None:

@@ -59,18 +59,18 @@ LANGUAGES = [
     ("xattr_rules", "prefix:a:user." + "x" * 300, "fits no name: one has up to 255 bytes"),
 ]
 WORDS = [
-    ("quota_bytes", "-1", "'quota_bytes' must be >= 0"),
+    ("quota_bytes", "-1", "-1 is no whole number from 0 to 9223372036854775807"),
     ("quota_bytes", "", "write digits or 0x.."),
     ("quota_bytes", "1.5G", "write digits or 0x.."),
-    ("quota_bytes", "16777216T", "'quota_bytes' must be <= 9223372036854775807"),
+    ("quota_bytes", "16777216T", "is no whole number from 0 to 9223372036854775807"),
     ("quota_inodes", "many", "write digits or 0x.."),
-    ("quota_inodes", "99999999999999999999", "'quota_inodes' must be <= 9223372036854775807"),
+    ("quota_inodes", "99999999999999999999", "is no whole number from 0 to 9223372036854775807"),
     ("locks", "", "write true, on, yes, 1 or false, off, no, 0"),
     ("locks", "maybe", "write true, on, yes, 1 or false"),
     ("cache", "", "write one of auto|always|never|metadata"),
     ("cache", "always;never", "write one of auto|always|never|metadata"),
-    ("attr_timeout", "nan", "'attr_timeout' must be >= 0"),
-    ("entry_timeout", "inf", "'entry_timeout' must be <= 4294967295"),
+    ("attr_timeout", "nan", "nan is no number of seconds from 0 to 4294967295"),
+    ("entry_timeout", "inf", "inf is no number of seconds from 0 to 4294967295"),
 ]
 CONTRADICTIONS = [
     ("cache=never,writeback=true", "cache=never keeps none there; leave out one"),
@@ -168,6 +168,34 @@ def test_one_text_is_not_taken_for_its_letters(name: str, value: object) -> None
 def test_a_text_is_not_taken_for_true(name: str) -> None:
     with pytest.raises(hdvkit.UsageError, match=f"option '{name}' .* is neither yes nor no; write True or False"):
         VirtioFs(MemoryFileSystem(), "t", **{name: "false"})  # type: ignore[arg-type]  # wrong on purpose
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("tag", 5, "5 is no text"),
+        ("tag", "", "a tag is 1 to 36 bytes of UTF-8 without NUL; '' has 0"),
+        ("tag", "a\nb", "has control characters"),
+        ("queues", "2", "'2' is no whole number from 1 to 16"),
+        ("queues", True, "True is no whole number"),
+        ("queues", 17, "17 is no whole number from 1 to 16"),
+        ("queue_size", 100, "a queue size is a power of two from 8 to 32768; 100 is none"),
+        ("queue_size", "64", "'64' is none"),
+        ("max_write", 1, "1 is no whole number from 65536 to 1048576"),
+        ("max_write", 1e6, "1000000.0 is no whole number"),
+        ("request_timeout", -1, "-1 is no whole number from 0 to 65535"),
+        ("quota_bytes", 1.5, "1.5 is no whole number"),
+        ("attr_timeout", "1", "'1' is no number of seconds"),
+        ("max_inode_descriptors", 1, "1 is no whole number from 64"),
+        ("uid", 2**32 - 1, "4294967295 is no whole number from 0 to 4294967294"),
+    ],
+)
+def test_a_value_of_another_kind_is_told_by_the_class(name: str, value: object, reason: str) -> None:
+    with pytest.raises(hdvkit.UsageError) as caught:
+        VirtioFs(MemoryFileSystem(), **{"tag": "t", name: value})  # type: ignore[arg-type]  # wrong on purpose
+    assert f"option {name!r} of device virtiofs: " in str(caught.value)
+    assert reason in str(caught.value)
+    one_sentence(str(caught.value))
 
 
 def test_squash_is_a_text() -> None:

@@ -318,6 +318,19 @@ async def test_appending_is_charged_whatever_the_offset_says(folder: tuple[Path,
     assert (path / "a").stat().st_size == MIB
 
 
+async def test_appending_is_charged_when_another_open_of_the_same_handle_is_closed() -> None:
+    share: Share = Quota(MemoryFileSystem({"f": b""}), max_bytes=MIB, max_inodes=None, warn=lambda _: None)
+    guest = Caller(share)
+    node = await guest.node(b"f")
+    handles = [(await share.open(node, O_WRONLY | O_APPEND, ME)).handle for _ in range(2)]
+    assert handles == [None, None], "this file system hands out one for all"
+    await share.release(node, handles[0])
+    await guest.write(node, handles[1], 0, bytes(MIB))
+    with refused():
+        await guest.write(node, handles[1], 0, b"x")
+    assert share.bytes.used == MIB
+
+
 async def test_a_link_weighs_its_target(guest: Caller, share: Share) -> None:
     entry = await share.symlink(share.root, b"l", b"t" * 1000, ME)
     assert (share.bytes.used, share.inodes.used) == (1000, 1)

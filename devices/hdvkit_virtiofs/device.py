@@ -22,12 +22,12 @@ from hdvkit_virtiofs.policy import Authorize, Policy, Rules, innermost
 from hdvkit_virtiofs.policy.xattrs import lets_acls_pass, lets_labels_pass
 from hdvkit_virtiofs.server import Server, Times
 
-TAG_SIZE = 36
 MAX_REQUEST_QUEUES = 16
 MAX_QUOTA = 2**63 - 1
 """What a guest's ``df`` can count."""
-LONGEST_TIMEOUT = 2**32 - 1
-"""Seconds a guest can be told, 136 years."""
+MAX_DESCRIPTORS = 2**31 - 1
+LAST_ID = 2**32 - 2
+"""The number behind it stands for nobody."""
 
 
 def _source(value: "str | Path | Operations[Any, Any]") -> "Path | Operations[Any, Any]":
@@ -64,27 +64,6 @@ if sys.platform == "win32":
     HERE, ELSEWHERE, OTHER_HOSTS = ON_WINDOWS, ON_LINUX, "Linux"
 else:
     HERE, ELSEWHERE, OTHER_HOSTS = ON_LINUX, ON_WINDOWS, "Windows"
-
-
-def _check_tag(_: object, __: object, tag: str) -> None:
-    encoded = tag.encode(errors="replace")
-    if not 1 <= len(encoded) <= TAG_SIZE or b"\0" in encoded:
-        raise ValueError(f"a tag is 1 to {TAG_SIZE} bytes of UTF-8 without NUL; {tag!r} has {len(encoded)}")
-    if not tag.isprintable():
-        raise ValueError(f"a tag is something to type after mount -t virtiofs; {tag!r} has control characters")
-
-
-def _check_queue_size(_: object, __: object, size: int) -> None:
-    if size & (size - 1) or not 8 <= size <= 32768:
-        raise ValueError(f"a queue size is a power of two from 8 to 32768; {size} is none")
-
-
-def _between(low: float, high: float) -> Any:
-    """Validates an optional number."""
-    return attrs.validators.optional(attrs.validators.and_(attrs.validators.ge(low), attrs.validators.le(high)))
-
-
-_id = attrs.validators.and_(attrs.validators.ge(0), attrs.validators.lt(2**32 - 1))
 
 
 @attrs.define(eq=False)
@@ -134,22 +113,15 @@ class VirtioFs(VirtioDevice):
     class_code = 0x018000  # other mass storage
 
     source: "Path | Operations[Any, Any]" = attrs.field(converter=_source)
-    tag: str = attrs.field(validator=_check_tag)
+    tag: str = attrs.field(validator=options.TAG)
     read_only: bool = attrs.field(default=False, validator=options.SWITCH)
     cache: Cache = attrs.field(default=Cache.AUTO, converter=Cache)
-    attr_timeout: float | None = attrs.field(default=None, validator=_between(0, LONGEST_TIMEOUT))
-    entry_timeout: float | None = attrs.field(default=None, validator=_between(0, LONGEST_TIMEOUT))
-    queues: int = attrs.field(
-        default=1, validator=attrs.validators.and_(attrs.validators.ge(1), attrs.validators.le(MAX_REQUEST_QUEUES))
-    )
-    queue_size: int = attrs.field(default=1024, validator=_check_queue_size)
-    max_write: int = attrs.field(
-        default=MAX_MAX_WRITE,
-        validator=attrs.validators.and_(attrs.validators.ge(MIN_MAX_WRITE), attrs.validators.le(MAX_MAX_WRITE)),
-    )
-    request_timeout: int = attrs.field(
-        default=0, validator=attrs.validators.and_(attrs.validators.ge(0), attrs.validators.le(0xFFFF))
-    )
+    attr_timeout: float | None = attrs.field(default=None, validator=options.SECONDS)
+    entry_timeout: float | None = attrs.field(default=None, validator=options.SECONDS)
+    queues: int = attrs.field(default=1, validator=options.whole(1, MAX_REQUEST_QUEUES))
+    queue_size: int = attrs.field(default=1024, validator=options.QUEUE_SIZE)
+    max_write: int = attrs.field(default=MAX_MAX_WRITE, validator=options.whole(MIN_MAX_WRITE, MAX_MAX_WRITE))
+    request_timeout: int = attrs.field(default=0, validator=options.whole(0, 0xFFFF))
     writeback: bool = attrs.field(default=False, validator=options.SWITCH)
     locks: bool = attrs.field(default=True, validator=options.SWITCH)
     xattr: bool = attrs.field(default=True, validator=options.SWITCH)
@@ -163,11 +135,11 @@ class VirtioFs(VirtioDevice):
     deny: tuple[str, ...] = attrs.field(default=(), validator=options.PATTERNS)
     allow: tuple[str, ...] = attrs.field(default=(), validator=options.PATTERNS)
     timeouts: tuple[str, ...] = attrs.field(default=(), validator=options.TIMEOUTS)
-    quota_bytes: int | None = attrs.field(default=None, validator=_between(0, MAX_QUOTA))
-    quota_inodes: int | None = attrs.field(default=None, validator=_between(0, MAX_QUOTA))
-    max_inode_descriptors: int = attrs.field(default=1024, validator=attrs.validators.ge(64))
-    uid: int = attrs.field(default=0, validator=_id)
-    gid: int = attrs.field(default=0, validator=_id)
+    quota_bytes: int | None = attrs.field(default=None, validator=options.whole(0, MAX_QUOTA, optional=True))
+    quota_inodes: int | None = attrs.field(default=None, validator=options.whole(0, MAX_QUOTA, optional=True))
+    max_inode_descriptors: int = attrs.field(default=1024, validator=options.whole(64, MAX_DESCRIPTORS))
+    uid: int = attrs.field(default=0, validator=options.whole(0, LAST_ID))
+    gid: int = attrs.field(default=0, validator=options.whole(0, LAST_ID))
     umask: int = attrs.field(default=0, converter=_mask)
     fmask: int | None = attrs.field(default=None, converter=_optional_mask)
     dmask: int | None = attrs.field(default=None, converter=_optional_mask)
@@ -246,7 +218,7 @@ class VirtioFs(VirtioDevice):
 
     def config(self) -> bytes:
         """Section "Device configuration layout" of the file system device: tag and number of request queues."""
-        return self.tag.encode().ljust(TAG_SIZE, b"\0") + self.queues.to_bytes(4, "little")
+        return self.tag.encode().ljust(options.TAG_SIZE, b"\0") + self.queues.to_bytes(4, "little")
 
     async def serve(self, queue: Queue) -> None:
         """Answer requests, each in a task of its own, so that one that waits delays no other."""

@@ -138,8 +138,10 @@ class DeviceHost:
     def _warn(self) -> None:
         warnings.warn(f"{self!r} was dropped without being closed", ResourceWarning, stacklevel=2, source=self)
 
-    def _name(self, name: str | None, default: str) -> str:
+    def _name(self, name: object, default: str) -> str:
         if name is not None:
+            if not isinstance(name, str) or not name or not name.isprintable():
+                raise UsageError(f"{name!r} is no name of a device; give a text that can be printed, as in 'job'")
             if name in self._functions:
                 raise UsageError(f"a device named {name!r} is attached already; give this one another name")
             return name

@@ -113,7 +113,10 @@ class Authorized(ByPath[Node, Handle]):
 
     async def _ask(self, operation: Operation) -> None:
         try:
-            await self._authorize(operation)
+            answer = self._authorize(operation)
+            if not inspect.isawaitable(answer):
+                raise TypeError(f"authorize returned {answer!r} and nothing to await; define it by async def")
+            await answer
         except Exception as error:
             code = _code(error)
             if code is None and self._seldom.may_tell(operation.name):  # it is up to the guest how often it asks

@@ -62,7 +62,7 @@ class Quota(Names[Node, Handle]):
     async def release(self, node: Node, handle: Handle) -> None:
         """The handle means nothing any more."""
         if node in self._files:
-            self._files[node].appending.discard(id(handle))
+            self._files[node].note_closed(handle)
         await self.inner.release(node, handle)
 
     async def setattr(self, node: Node, changes: Changes, handle: Handle | None, context: Context) -> Attributes:

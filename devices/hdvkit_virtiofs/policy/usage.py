@@ -35,8 +35,9 @@ class FileUsage:
     """Where space ends that was allocated with KEEP_SIZE; it has no say when smaller than the size."""
     xattrs: int = 0
     """Bytes charged for extended attributes."""
-    appending: set[int] = attrs.field(factory=set)
-    """Identities of handles opened with O_APPEND: their writes may go to the end, whatever the offset says."""
+    appending: Counter[int] = attrs.field(factory=Counter)
+    """How often each handle, by identity, was opened with O_APPEND and not released: their writes may go to the end,
+    whatever the offset says. A file system may give out the same handle several times."""
     gone: bool = False
     """It has no name any more, and goes when the guest forgets it."""
     pending: int = 0
@@ -51,9 +52,16 @@ class FileUsage:
     def note(self, opened: Opened[Any], flags: int) -> None:
         """It was opened with ``flags``."""
         if flags & O_APPEND:
-            self.appending.add(id(opened.handle))
+            self.appending[id(opened.handle)] += 1
         if flags & O_TRUNC:
             self.beyond = 0  # Linux frees what was allocated behind the end
+
+    def note_closed(self, handle: object) -> None:
+        """A handle was released; which of several opens it was does not matter, unless only some appended."""
+        if self.appending[id(handle)] > 1:
+            self.appending[id(handle)] -= 1
+        else:
+            del self.appending[id(handle)]
 
 
 class Weighing(Layer[Node, Handle], Generic[Node, Handle]):
