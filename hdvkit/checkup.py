@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import metadata
 
+from hdvkit.native import native
 from hdvkit.plugins import Plugins
 from hdvkit.runtime import Backend, Finding
 
@@ -15,7 +16,7 @@ def check(host: str | None, plugins: Plugins) -> list[Finding]:
     Raises:
         UsageError: There is no such host kind.
     """
-    findings = [_python(), *_packages(), *_plugins(plugins)]
+    findings = [_python(), *_packages(), _rings(), *_plugins(plugins)]
     kinds = [host] if host is not None else sorted(plugins.hosts)
     for kind in kinds:
         ask: Callable[[], Sequence[Finding]] = getattr(plugins.host(kind), "check", Backend.check)
@@ -31,6 +32,10 @@ def _python() -> Finding:
 
 def _packages() -> list[Finding]:
     return [Finding(name, metadata.version(name), good=True) for name in ("hdvkit", "anyio", "pluggy", "cffi")]
+
+
+def _rings() -> Finding:
+    return Finding("rings", native().reason, good=True)
 
 
 def _plugins(plugins: Plugins) -> list[Finding]:

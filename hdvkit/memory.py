@@ -190,6 +190,18 @@ class RegionMemory(Memory):
         self._regions: list[Region] = []  # sorted by address, never overlapping
         self._recent: Region | None = None  # where the last lease was: most likely the next is there too
         self._retiring: set[Region] = set()
+        self.generation = 0
+        """Counts up whenever a region comes or goes."""
+
+    @property
+    def regions(self) -> Sequence[Region]:
+        """What is mapped, by address."""
+        return self._regions
+
+    @property
+    def all_mapped(self) -> bool:
+        """Whether all there is lies in regions."""
+        return True
 
     def map(self, address: int, buffer: memoryview, *, writable: bool = True) -> None:
         """Make ``buffer`` the RAM at ``address``.
@@ -206,6 +218,8 @@ class RegionMemory(Memory):
         ):
             raise UsageError(f"cannot map {address:#x}-{region.end:#x}: it overlaps a mapped region; unmap that first")
         self._regions.insert(at, region)
+        self._recent = None
+        self.generation += 1
 
     def unmap(self, address: int, idle: Callable[[], None]) -> None:
         """Take the region that starts at ``address`` away. No new leases from now on.
@@ -221,6 +235,7 @@ class RegionMemory(Memory):
             raise UsageError(f"cannot unmap {address:#x}: no mapped region starts there")
         region = self._regions.pop(at)
         self._recent = None
+        self.generation += 1
         self._retiring.add(region)
 
         def ended() -> None:

@@ -1,8 +1,13 @@
 """For all tests: those about Linux alone are not even imported elsewhere, and no example is too slow for hypothesis."""
 
 import sys
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import settings
+
+from hdvkit import UsageError
+from hdvkit.native import native
 
 LINUX = {
     # What in them other systems lack.
@@ -30,5 +35,31 @@ LINUX = {
 
 collect_ignore = [] if sys.platform == "linux" else list(LINUX)
 
+if sys.platform == "win32":
+    import ctypes
+    from asyncio.windows_events import IocpProactor
+
+    HEARTBEAT = 0.5
+    _select = IocpProactor.select
+
+    def _select_not_for_long(self: IocpProactor, timeout: float | None = None) -> object:
+        """Wine loses the wake-up of a loop that sleeps, now and then, when another thread has something for it."""
+        return _select(self, HEARTBEAT if timeout is None else min(timeout, HEARTBEAT))
+
+    if hasattr(ctypes.WinDLL("ntdll"), "wine_get_version"):
+        IocpProactor.select = _select_not_for_long
+
 settings.register_profile("hdvkit", deadline=None)  # machines are busy, and none is as slow as an emulated one
 settings.load_profile("hdvkit")
+
+
+@pytest.fixture(scope="module", params=["0", "1"], ids=["python", "native"])
+def engine(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Rings in Python, then in C: for tests of what both must do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HDVKIT_NATIVE", request.param)
+        try:
+            native()
+        except UsageError as error:
+            pytest.skip(str(error))
+        yield

@@ -214,7 +214,7 @@ def test_every_event_answer_and_policy_is_there() -> None:
 
 def test_every_variable_of_the_environment_is_there() -> None:
     shipped = [path for folder in ("hdvkit", "devices", "plugins") for path in (ROOT / folder).rglob("*.py")]
-    sources = "".join(path.read_text(encoding="utf-8") for path in shipped)
+    sources = "".join(path.read_text(encoding="utf-8") for path in (*shipped, ROOT / "hatch_build.py"))
     known = set(re.findall(r"HDVKIT_[A-Z_]+[A-Z]", sources))
     assert set(first_cells(section(read("operate"), "Environment"))) == known
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from hdvkit.errors import GuestError, UsageError
 from hdvkit.memory import Lease, Memory, RegionMemory
+from hdvkit.native import build_ring
 from hdvkit.observe import EventKind
 from hdvkit.runtime import DeviceHost, Function, Opening, Queue, State, VirtioDevice
 from hdvkit.runtime.queue import BUDGET, MAX_EMPTY_LOOKS, QueueCounters, Turn
@@ -29,8 +30,10 @@ from hdvkit.testing.hostile import GUESTS, Answer, Hostile, HostileError, any_re
 from hdvkit.testing.hostile_guest import SETTLE, Intruder, Surprise
 from hdvkit.testing.hostile_rings import Link, RawSplit, raw_ring
 from hdvkit.testing.ram import HIGH
-from hdvkit.virtio import Chain, DeviceType, Feature, PackedRing, Ring, RingAddresses, SplitRing
+from hdvkit.virtio import Chain, DeviceType, Feature, Ring, RingAddresses, SplitRing
 from hdvkit.virtio.ring import need_event
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 LINES = [f"H{n}" for n in range(1, 12)] + [f"R{n}" for n in range(1, 15)]
 """The threat model at registers and rings."""
@@ -661,8 +664,8 @@ class Arena:
 
     def ring(self, packed: bool, size: int, memory: Memory | None = None, features: Feature = FEATURES) -> Ring:
         """The device half of a ring."""
-        kind = PackedRing if packed else SplitRing
-        return kind(memory or self.memory, self.addresses, size, features)
+        kind = features | Feature.RING_PACKED if packed else features
+        return build_ring(memory or self.memory, self.addresses, size, kind)
 
     def make_available(self, packed: bool, heads: list[int], ahead: int | None = None) -> None:
         """Announce heads in the available ring; the index says more or less than that when told."""

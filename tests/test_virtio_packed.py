@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 
 from hdvkit.errors import GuestError
 from hdvkit.memory import RegionMemory
-from hdvkit.virtio import Chain, Feature, PackedRing, RingAddresses
+from hdvkit.native import build_ring
+from hdvkit.virtio import Chain, Feature, RingAddresses
 from hdvkit.virtio.ring import MAX_CHAIN_BYTES, MAX_CHAIN_DESCRIPTORS
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 BASE = 0x10000
 BUFFERS = 0x180000
@@ -36,7 +39,7 @@ class Guest:
         self.driver_area = BASE + 16 * size
         self.device_area = self.driver_area + 4
         addresses = RingAddresses(BASE, self.driver_area, self.device_area)
-        self.ring = PackedRing(self.memory, addresses, size, features)
+        self.ring = build_ring(self.memory, addresses, size, features | Feature.RING_PACKED)
         self.driver_event = memoryview(self.ram)[16 * size :][:4].cast("H")
         self.device_event = memoryview(self.ram)[16 * size + 4 :][:4].cast("H")
         self.added = 0  # slots since the beginning: lap and place follow from it
@@ -439,7 +442,7 @@ def test_a_ring_in_an_impossible_place_is_refused_and_lets_go(addresses: tuple[i
     memory = Guest().memory
     before = memory.leases
     with pytest.raises(GuestError, match=match):
-        PackedRing(memory, RingAddresses(*addresses), 4, PLAIN)
+        build_ring(memory, RingAddresses(*addresses), 4, Feature.RING_PACKED)
     assert memory.leases == before
 
 

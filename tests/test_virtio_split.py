@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 
 from hdvkit.errors import GuestError
 from hdvkit.memory import RegionMemory
-from hdvkit.virtio import Chain, Feature, RingAddresses, SplitRing
+from hdvkit.native import build_ring
+from hdvkit.virtio import Chain, Feature, RingAddresses
 from hdvkit.virtio.ring import MAX_CHAIN_BYTES, MAX_CHAIN_DESCRIPTORS, need_event
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 BASE = 0x10000
 NEXT, WRITE, INDIRECT = 1, 2, 4
@@ -35,7 +38,7 @@ class Guest:
         self.table = BASE
         self.avail = BASE + 16 * size
         self.used = (self.avail + 6 + 2 * size + 3) & ~3
-        self.ring = SplitRing(self.memory, RingAddresses(self.table, self.avail, self.used), size, features)
+        self.ring = build_ring(self.memory, RingAddresses(self.table, self.avail, self.used), size, features)
         self.avail_words = memoryview(self.ram)[self.avail - BASE :][: 6 + 2 * size].cast("H")
         self.used_words = memoryview(self.ram)[self.used - BASE :][: 6 + 8 * size].cast("H")
         self.idx = 0
@@ -450,7 +453,7 @@ def test_a_ring_in_an_impossible_place_is_refused_and_lets_go(
     memory = Guest().memory
     before = memory.leases
     with pytest.raises(GuestError, match=match):
-        SplitRing(memory, RingAddresses(*addresses), size, Feature(0))
+        build_ring(memory, RingAddresses(*addresses), size, Feature(0))
     assert memory.leases == before
 
 

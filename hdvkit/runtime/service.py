@@ -9,9 +9,10 @@ from typing import Protocol
 
 from hdvkit.errors import GuestError
 from hdvkit.memory import Memory
+from hdvkit.native import build_ring
 from hdvkit.runtime.queue import Queue, QueueCounters, Turn
 from hdvkit.runtime.stats import QueueStats
-from hdvkit.virtio import Chain, Feature, PackedRing, RingAddresses, SplitRing
+from hdvkit.virtio import Chain, Feature, RingAddresses
 
 log = logging.getLogger("hdvkit.runtime")
 
@@ -64,11 +65,10 @@ class Service:
             GuestError: Its place or size breaks a rule.
             HostError: The platform cannot map it.
         """
-        kind = PackedRing if features & Feature.RING_PACKED else SplitRing
         queue = Queue(
             index,
             self._names[index],
-            kind(memory, addresses, size, features),
+            build_ring(memory, addresses, size, features),
             features,
             self._turn,
             self.counters[index],

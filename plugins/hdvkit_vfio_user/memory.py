@@ -86,6 +86,11 @@ class GuestMemory(RegionMemory):
             self.unmap(address, leaving.idle)
             leaving.wait(PATIENCE if patience is None else patience)
 
+    @property
+    def all_mapped(self) -> bool:
+        """Whether the client gave a descriptor for every range."""
+        return not self._any_remote
+
     def lease(self, address: int, size: int, *, writable: bool, coherent: bool = False) -> Lease:
         """Lease a range of memory, wherever it lies; see :meth:`Memory.lease`."""
         remote = self._remote_range(address, size)

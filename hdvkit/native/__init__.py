@@ -1,0 +1,8 @@
+"""The data path in C, where it was built: rings of the same answers as ``hdvkit.virtio``'s, with real fences.
+
+``HDVKIT_NATIVE=0`` in the environment uses Python all the same, ``HDVKIT_NATIVE=1`` insists on C.
+"""
+
+from hdvkit.native.choice import Native, build_ring, native
+
+__all__ = ["Native", "build_ring", "native"]

@@ -1,0 +1,69 @@
+"""Builds the C of this folder, by cffi in API mode. Runs at install, before anything of hdvkit can be imported.
+
+``python -m hdvkit.native.build`` builds it in place, for a checkout whose C was changed.
+"""
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import cffi  # type: ignore[import-untyped]  # ships no annotations
+
+HERE = Path(__file__).parent
+MODULE = "_ring"
+SOURCES = ("ring.c", "split.c", "packed.c", "chain.c")
+FLAGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Wconversion", "-Werror=implicit-function-declaration")
+
+# What Python sees of ring.h. "..." has the compiler fill in what Python need not know.
+DECLARATIONS = """
+typedef struct { uint64_t address; uint64_t size; uint8_t *base; bool writable; } hdv_region;
+typedef struct { const hdv_region *regions; uint32_t count; uint32_t recent; } hdv_memory;
+typedef struct { uint8_t *base; size_t size; } hdv_segment;
+typedef struct { int code; uint64_t a; uint64_t b; } hdv_error;
+typedef struct {
+    uint16_t head; uint16_t slots;
+    uint32_t readable; uint32_t writable;
+    uint64_t readable_size; uint64_t writable_size;
+    hdv_segment segments[...]; uint32_t regions[...];
+    ...;
+} hdv_chain;
+typedef struct { uint32_t in_flight; hdv_error error; ...; } hdv_ring;
+#define HDV_MAX_DESCRIPTORS ...
+#define HDV_MAX_CHAIN_BYTES ...
+void hdv_ring_init(hdv_ring *, uint8_t *, uint8_t *, uint8_t *, uint32_t, bool, bool, bool);
+int hdv_ring_pop(hdv_ring *, hdv_memory *, hdv_chain *);
+bool hdv_ring_arm(hdv_ring *);
+void hdv_ring_disarm(hdv_ring *);
+void hdv_ring_push(hdv_ring *, uint16_t, uint16_t, uint32_t);
+bool hdv_ring_should_signal(hdv_ring *);
+"""
+
+
+def build() -> Path:
+    """Compile, and put the module beside this file.
+
+    Raises:
+        Exception: There is no compiler, or it fails; distutils has no common class for that.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        built = Path(builder().compile(tmpdir=folder))
+        return Path(shutil.copy2(built, HERE / built.name))
+
+
+def builder() -> cffi.FFI:
+    """What makes the module."""
+    ffi = cffi.FFI()
+    ffi.cdef(DECLARATIONS)
+    ffi.set_source(
+        MODULE,
+        '#include "ring.h"',
+        sources=[str(HERE / source) for source in SOURCES],
+        include_dirs=[str(HERE)],
+        extra_compile_args=list(FLAGS) if sys.platform != "win32" else [],
+    )
+    return ffi
+
+
+if __name__ == "__main__":
+    print(build())  # noqa: T201 - a command

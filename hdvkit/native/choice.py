@@ -1,0 +1,62 @@
+"""Which rings are used: those in C where they can be, those in Python everywhere else. One table."""
+
+import importlib
+import os
+from typing import Final
+
+import attrs
+
+from hdvkit.errors import UsageError
+from hdvkit.memory import Memory, RegionMemory
+from hdvkit.virtio import Feature, PackedRing, Ring, RingAddresses, SplitRing
+
+VARIABLE: Final = "HDVKIT_NATIVE"
+"""Environment: 0 for Python, 1 to insist on C, unset or empty for C where it was built."""
+
+
+@attrs.frozen
+class Native:
+    """What is used in this process, and why."""
+
+    used: bool
+    reason: str
+
+
+def native() -> Native:
+    """Whether rings are C's. Looked up anew each time, so that tests may change their mind.
+
+    Raises:
+        UsageError: C was insisted on and not built, or the variable says something else.
+    """
+    wanted = os.environ.get(VARIABLE, "")
+    if wanted not in ("", "0", "1"):
+        raise UsageError(f"{VARIABLE} is {wanted!r} in the environment: say 0 for Python, 1 for C, or nothing")
+    if wanted == "0":
+        return Native(False, f"{VARIABLE}=0 asks for Python")
+    try:
+        importlib.import_module("hdvkit.native._ring")
+    except ImportError as error:
+        if wanted == "1":
+            raise UsageError(
+                f"{VARIABLE}=1 asks for the rings in C, which were not built ({error}): install a C compiler and "
+                "install hdvkit again"
+            ) from error
+        return Native(False, f"the rings in C were not built ({error})")
+    return Native(True, "the rings in C are used")
+
+
+def build_ring(memory: Memory, addresses: RingAddresses, size: int, features: Feature) -> Ring:
+    """The device half of a virtqueue.
+
+    C needs memory that stays mapped: with apertures, or memory that messages reach, the ring is Python's.
+
+    Raises:
+        GuestError: Its place or size breaks a rule.
+        HostError: The platform cannot map it.
+    """
+    packed = bool(features & Feature.RING_PACKED)
+    if isinstance(memory, RegionMemory) and memory.all_mapped and native().used:
+        from hdvkit.native.rings import NativePackedRing, NativeSplitRing  # only where it was built
+
+        return (NativePackedRing if packed else NativeSplitRing)(memory, addresses, size, features)
+    return (PackedRing if packed else SplitRing)(memory, addresses, size, features)
