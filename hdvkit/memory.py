@@ -192,6 +192,8 @@ class RegionMemory(Memory):
         self._retiring: set[Region] = set()
         self.generation = 0
         """Counts up whenever a region comes or goes."""
+        self.watchers: list[Callable[[], None]] = []
+        """Called after that, before anybody finds out whether the region is still in use."""
 
     @property
     def regions(self) -> Sequence[Region]:
@@ -218,8 +220,7 @@ class RegionMemory(Memory):
         ):
             raise UsageError(f"cannot map {address:#x}-{region.end:#x}: it overlaps a mapped region; unmap that first")
         self._regions.insert(at, region)
-        self._recent = None
-        self.generation += 1
+        self._changed()
 
     def unmap(self, address: int, idle: Callable[[], None]) -> None:
         """Take the region that starts at ``address`` away. No new leases from now on.
@@ -234,15 +235,20 @@ class RegionMemory(Memory):
         if at < 0 or self._regions[at].address != address:
             raise UsageError(f"cannot unmap {address:#x}: no mapped region starts there")
         region = self._regions.pop(at)
-        self._recent = None
-        self.generation += 1
         self._retiring.add(region)
+        self._changed()
 
         def ended() -> None:
             self._retiring.discard(region)
             idle()
 
         region.retire(ended)
+
+    def _changed(self) -> None:
+        self._recent = None
+        self.generation += 1
+        for watcher in tuple(self.watchers):
+            watcher()
 
     def lease(self, address: int, size: int, *, writable: bool, coherent: bool = False) -> Lease:
         """Lease a range that lies inside one region; always coherent."""

@@ -45,6 +45,15 @@ static inline void hdv_store_fence(void) {
     __atomic_thread_fence(__ATOMIC_RELEASE);
 }
 
+/* Spinning: let the other half of the processor go first. */
+static inline void hdv_pause(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
 #else
 #error "this compiler's atomics are not known here: use gcc, clang or mingw-w64"
 #endif

@@ -2,7 +2,7 @@
 
 import importlib
 import os
-from typing import Final
+from typing import Final, NamedTuple
 
 import attrs
 
@@ -12,6 +12,14 @@ from hdvkit.virtio import Feature, PackedRing, Ring, RingAddresses, SplitRing
 
 VARIABLE: Final = "HDVKIT_NATIVE"
 """Environment: 0 for Python, 1 to insist on C, unset or empty for C where it was built."""
+
+
+class NativeHandler(NamedTuple):
+    """A function of a device, in C: ``hdv_handler`` of handler.h. Both are addresses, valid until the device is closed.
+    """
+
+    answer: int
+    context: int
 
 
 @attrs.frozen
@@ -34,7 +42,7 @@ def native() -> Native:
     if wanted == "0":
         return Native(False, f"{VARIABLE}=0 asks for Python")
     try:
-        importlib.import_module("hdvkit.native._ring")
+        importlib.import_module("hdvkit.native._native")
     except ImportError as error:
         if wanted == "1":
             raise UsageError(

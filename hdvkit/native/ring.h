@@ -61,6 +61,7 @@ typedef enum {
     HDV_RUNS_ON,
     HDV_INDIRECT_INSIDE,
     HDV_ENDLESS_PACKED,
+    HDV_ANNOUNCED_NOTHING, /* told by lanes: the driver says there is more, and there is not */
 } hdv_code;
 
 typedef struct {

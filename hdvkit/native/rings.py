@@ -4,22 +4,18 @@ The C side holds addresses, not leases: a region is unmapped when no lease is ou
 because the table of regions is made anew whenever one comes or goes.
 """
 
-from collections.abc import Sequence
-from typing import Any, Final, TypeAlias
+from typing import Final
 from weakref import WeakKeyDictionary
 
 from hdvkit.errors import GuestError
-from hdvkit.memory import Lease, Region, RegionMemory
-from hdvkit.native._ring import ffi, lib
+from hdvkit.memory import RegionMemory
+from hdvkit.native._native import ffi, lib
+from hdvkit.native.regions import Pointer, Table, address
 from hdvkit.virtio import Chain, Feature, PackedRing, Ring, RingAddresses, SplitRing
-
-Pointer: TypeAlias = Any
-"""What cffi returns; its type is known to C only."""
 
 _CHAIN: Final = 1
 _NONE: Final = 0
 
-_MOST: Final = lib.HDV_MAX_DESCRIPTORS
 _SENTENCES: Final = (
     "nothing is wrong",
     "a chain of more than {a} descriptors",
@@ -44,31 +40,12 @@ _SENTENCES: Final = (
     "a chain runs on into slot {a}, which is not available",
     "an indirect descriptor inside a chain of a packed ring",
     "a chain does not end within the {a} descriptors the device does not hold",
+    "the driver announced buffers {a} times and had none",
 )
 """What each ``hdv_code`` means, as the rings in Python say it."""
 
 
-class _Table:
-    """The regions of one memory as C sees them."""
-
-    def __init__(self, memory: RegionMemory) -> None:
-        self.regions: Sequence[Region] = tuple(memory.regions)
-        self.bases = [_address(region.view) for region in self.regions]
-        self.generation = memory.generation
-        self._array = ffi.new("hdv_region[]", max(1, len(self.regions)))
-        for entry, region, base in zip(self._array, self.regions, self.bases, strict=False):
-            entry.address, entry.size = region.address, region.end - region.address
-            entry.base, entry.writable = ffi.cast("uint8_t *", base), region.writable
-        self.c: Pointer = ffi.new("hdv_memory *", {"regions": self._array, "count": len(self.regions)})
-
-    def lease(self, segment: Pointer, index: int) -> Lease:
-        """Lease what C found."""
-        region = self.regions[index]
-        start = int(ffi.cast("uintptr_t", segment.base)) - self.bases[index]
-        return region.lease(region.address + start, segment.size)
-
-
-_tables: "WeakKeyDictionary[RegionMemory, _Table]" = WeakKeyDictionary()
+_tables: "WeakKeyDictionary[RegionMemory, Table]" = WeakKeyDictionary()
 _chain: Final = ffi.new("hdv_chain *")  # what a pop found; copied out before the next, on the loop's thread
 
 
@@ -80,43 +57,46 @@ class NativeRing(Ring):
     def __init__(self, memory: RegionMemory, addresses: RingAddresses, size: int, features: Feature) -> None:
         super().__init__(memory, addresses, size, features)
         self._regions = memory
-        self._c: Pointer = ffi.new("hdv_ring *")
-        areas = [ffi.cast("uint8_t *", _address(view)) for view in self._views]
-        lib.hdv_ring_init(self._c, *areas, size, self.packed, self._indirect, self._event_idx)
+        self.c: Pointer = ffi.new("hdv_ring *")
+        areas = [ffi.cast("uint8_t *", address(view)) for view in self._views]
+        lib.hdv_ring_init(self.c, *areas, size, self.packed, self._indirect, self._event_idx)
 
     def pop(self) -> Chain | None:
         """Take the next chain; see :meth:`Ring.pop`."""
         table = self._table()
-        popped = lib.hdv_ring_pop(self._c, table.c, _chain)
+        popped = lib.hdv_ring_pop(self.c, table.c, _chain)
         if popped == _NONE:
             return None
         if popped != _CHAIN:
-            raise GuestError(sentence(self._c.error))
-        readable, count = _chain.readable, _chain.readable + _chain.writable
-        leases = [table.lease(_chain.segments[index], _chain.regions[index]) for index in range(count)]
-        head = _chain.head
-        self._outstanding.add(head)
-        return Chain(head, _chain.slots, leases[:readable], leases[readable:], self._completed)
+            raise GuestError(sentence(self.c.error))
+        return self._chain_of(_chain, table)
 
     def arm(self) -> bool:
         """Ask for a kick; see :meth:`Ring.arm`."""
-        return bool(lib.hdv_ring_arm(self._c))
+        return bool(lib.hdv_ring_arm(self.c))
 
     def disarm(self) -> None:
         """No kicks, please; see :meth:`Ring.disarm`."""
-        lib.hdv_ring_disarm(self._c)
+        lib.hdv_ring_disarm(self.c)
 
     def should_signal(self) -> bool:
         """Whether to interrupt; see :meth:`Ring.should_signal`."""
-        return not self._closed and bool(lib.hdv_ring_should_signal(self._c))
+        return not self._closed and bool(lib.hdv_ring_should_signal(self.c))
 
     def _push(self, chain: Chain) -> None:
-        lib.hdv_ring_push(self._c, chain.head, chain.slots, chain.written)
+        lib.hdv_ring_push(self.c, chain.head, chain.slots, chain.written)
 
-    def _table(self) -> _Table:
+    def _chain_of(self, found: Pointer, table: Table) -> Chain:
+        """A chain that C has taken from the ring; its buffers are leased."""
+        head, readable = found.head, found.readable
+        leases = table.lease_all(found, readable + found.writable)
+        self._outstanding.add(head)
+        return Chain(head, found.slots, leases[:readable], leases[readable:], self._completed)
+
+    def _table(self) -> Table:
         table = _tables.get(self._regions)
         if table is None or table.generation != self._regions.generation:
-            table = _tables[self._regions] = _Table(self._regions)
+            table = _tables[self._regions] = Table(self._regions)
         return table
 
     def _drop_casts(self) -> None:
@@ -146,9 +126,3 @@ class NativePackedRing(NativeRing):
 def sentence(error: Pointer) -> str:
     """What the driver broke."""
     return _SENTENCES[error.code].format(a=error.a, b=error.b)
-
-
-def _address(view: memoryview) -> int:
-    """Where a view lies. Nothing is held: who asks has a lease on it, or knows that it is mapped."""
-    with ffi.from_buffer(view) as buffer:
-        return int(ffi.cast("uintptr_t", buffer))

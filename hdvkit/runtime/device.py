@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
+from hdvkit.native import NativeHandler
 from hdvkit.runtime.queue import Queue
 from hdvkit.virtio.chain import Chain
 from hdvkit.virtio.spec import DeviceType
@@ -56,6 +57,14 @@ class VirtioDevice:
         When the content has changed, call ``Function.config_changed``.
         """
         return b""
+
+    def native_handler(self) -> NativeHandler | None:
+        """A function in C for the requests that are frequent; those it declines come to ``serve``.
+
+        Asked once, when the guest first enables a queue. It is called on a thread of its own, without the
+        interpreter's lock.
+        """
+        return None
 
     async def serve(self, queue: Queue) -> None:
         """Answer one queue until cancelled. Runs once for each enabled queue, all at the same time.

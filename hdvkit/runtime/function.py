@@ -18,6 +18,7 @@ from hdvkit.pci.msix import Message
 from hdvkit.runtime.backend import Backend, Slot
 from hdvkit.runtime.device import VirtioDevice
 from hdvkit.runtime.doorbell import Doorbell
+from hdvkit.runtime.lanes import LaneThread, lanes_run_here
 from hdvkit.runtime.life import Life
 from hdvkit.runtime.offer import offer
 from hdvkit.runtime.queue import Queue, Turn
@@ -74,6 +75,7 @@ class Function:
         self._service = Service(self._names, self, Turn(self._loop))
         self._doorbells = [Doorbell(index, self._loop, self._waker(index)) for index in range(len(self._names))]
         self._lost = lost
+        self._lane: LaneThread | None = None
         self._resetting = False
         self._used = False  # since the last reset
         self._forgetting = False
@@ -194,6 +196,8 @@ class Function:
         if self.state.revoked:
             return
         self._life.enter(State.PARKED)
+        if self._lane is not None:
+            await self._lane.revoke()
         await self._service.stop(self._life.change)
         while self._forgetting:
             await self._life.change()
@@ -213,6 +217,9 @@ class Function:
             self._service.close_all()
             await self._service.stop(self._life.change)
         self._service.close_all()
+        if self._lane is not None:
+            await self._lane.aclose()
+            self._lane = None
         self._life.end(state, kind)
 
     # What the service calls
@@ -220,6 +227,14 @@ class Function:
     def serves(self, queue: Queue) -> Awaitable[None]:
         """The device answers its queues until it is revoked; from then on refusals do."""
         return self._refuse(queue) if self.state.revoked else self.device.serve(queue)
+
+    def lane(self) -> LaneThread | None:
+        """The thread that serves the queues, if the device has a handler in C and this is a place for one."""
+        if self._lane is None and not self.state.revoked and not self._observers.watch_completed:
+            memory = self.slot.memory
+            if lanes_run_here(memory) and (handler := self.device.native_handler()) is not None:
+                self._lane = LaneThread(memory, handler, self.name)
+        return self._lane
 
     def serving(self, index: int, active: bool) -> None:
         """A queue that is served wants its doorbell; refused ones arrive as trapped writes."""
@@ -384,7 +399,7 @@ class Function:
         def wake() -> None:
             queue = self._service.queues.get(index)
             if queue is not None:
-                queue.wake()
+                queue.kicked()
 
         return wake
 

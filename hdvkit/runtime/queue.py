@@ -123,8 +123,13 @@ class Queue:
         """Chains that were taken and not yet completed."""
         return self.ring.in_flight
 
-    def wake(self) -> None:
+    def kicked(self) -> None:
         """The guest kicked."""
+        if not self.ring.kicked():
+            self.wake()
+
+    def wake(self) -> None:
+        """There may be something in the ring."""
         self._kicked.set()
 
     def __aiter__(self) -> "Queue":

@@ -10,6 +10,7 @@ from typing import Protocol
 from hdvkit.errors import GuestError
 from hdvkit.memory import Memory
 from hdvkit.native import build_ring
+from hdvkit.runtime.lanes import LaneThread
 from hdvkit.runtime.queue import Queue, QueueCounters, Turn
 from hdvkit.runtime.stats import QueueStats
 from hdvkit.virtio import Chain, Feature, RingAddresses
@@ -19,6 +20,10 @@ log = logging.getLogger("hdvkit.runtime")
 
 class Owner(Protocol):
     """What a service needs of its function."""
+
+    def lane(self) -> LaneThread | None:
+        """The thread that serves the device's queues, where there is one."""
+        ...
 
     def serves(self, queue: Queue) -> Awaitable[None]:
         """The coroutine that answers a queue now."""
@@ -65,16 +70,21 @@ class Service:
             GuestError: Its place or size breaks a rule.
             HostError: The platform cannot map it.
         """
+        lane = self._owner.lane()
+        make = build_ring if lane is None else partial(lane.build_ring, index)
         queue = Queue(
             index,
             self._names[index],
-            build_ring(memory, addresses, size, features),
+            make(memory, addresses, size, features),
             features,
             self._turn,
             self.counters[index],
             self._owner.signal,
             self._completed,
         )
+        queue.ring.on_arrived = queue.wake
+        queue.ring.on_signal = partial(self._owner.signal, index)
+        queue.ring.on_settled = partial(self._drained, queue)
         self.queues[index] = queue
         return queue
 
@@ -82,6 +92,7 @@ class Service:
         """Serve a queue, unless that is being done."""
         if queue.index not in self._tasks:
             self._owner.serving(queue.index, active=True)
+            queue.ring.begin()
             # A task of our own, cancelled once: a cancel scope repeats itself in every turn of the loop for as long as
             # a slow request takes to end, and that keeps a processor busy.
             task = asyncio.create_task(self._serve(queue), name=f"serve {queue.name}")
@@ -110,6 +121,7 @@ class Service:
         if queue is None:
             return
         queue.ring.close()
+        self._collect(queue)
         queue.wake()
         if queue.in_flight:
             self._draining.add(queue)
@@ -125,6 +137,8 @@ class Service:
         """A snapshot of one queue's counters; kicks are counted by its doorbell."""
         counters = self.counters[index]
         queue = self.queues.get(index)
+        if queue is not None:
+            self._collect(queue)
         return QueueStats(
             name=self._names[index],
             kicks=kicks,
@@ -178,8 +192,20 @@ class Service:
             log.error("serve(%r) failed; its device needs a reset", queue.name, exc_info=error)
             self._owner.failed(f"queue {queue.name!r}: the device failed with {cause!r}")
 
+    def _collect(self, queue: Queue) -> None:
+        """Count what a lane has done."""
+        work, counters = queue.ring.work(), self.counters[queue.index]
+        counters.chains += work.chains
+        counters.taken += work.taken
+        counters.given += work.given
+        counters.interrupts += work.interrupts
+        counters.wakeups += work.wakeups
+
     def _completed(self, queue: Queue, chain: Chain) -> None:
         self._owner.completed(queue, chain)
+        self._drained(queue)
+
+    def _drained(self, queue: Queue) -> None:
         if queue in self._draining and not queue.in_flight:
             self._draining.discard(queue)
             self._owner.settled()

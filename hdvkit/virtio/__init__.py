@@ -11,7 +11,7 @@ from hdvkit.virtio.common import (
     QueueReset,
 )
 from hdvkit.virtio.packed import PackedRing
-from hdvkit.virtio.ring import Ring, RingAddresses
+from hdvkit.virtio.ring import Ring, RingAddresses, Work
 from hdvkit.virtio.spec import DeviceType, Feature, Status
 from hdvkit.virtio.split import SplitRing
 from hdvkit.virtio.transport import CONFIG, INTX, Event, Kicked, Transport
@@ -37,4 +37,5 @@ __all__ = [
     "SplitRing",
     "Status",
     "Transport",
+    "Work",
 ]

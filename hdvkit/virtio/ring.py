@@ -35,6 +35,16 @@ class RingAddresses(NamedTuple):
     device: int
 
 
+class Work(NamedTuple):
+    """What was done for a ring without anybody popping it, since that was asked last."""
+
+    chains: int = 0
+    taken: int = 0
+    given: int = 0
+    interrupts: int = 0
+    wakeups: int = 0
+
+
 class Gather:
     """The buffers of one chain as they are found, checked one by one."""
 
@@ -92,6 +102,13 @@ class Ring(ABC):
         """Chains that came back after ``close``; the driver never hears of them."""
         self.on_completed: Callable[[Chain], None] = _ignore
         """Called with each chain that came back, late ones too."""
+        # A ring that a lane serves calls these; others have no reason to.
+        self.on_arrived: Callable[[], None] = _nothing
+        """Called when there is something to pop."""
+        self.on_signal: Callable[[], None] = _nothing
+        """Called when the driver is to be interrupted for what was answered elsewhere."""
+        self.on_settled: Callable[[], None] = _nothing
+        """Called when a closed ring that counted as in flight is let go of."""
         self._memory = memory
         self._barrier = memory.barrier
         self._indirect = bool(features & Feature.INDIRECT_DESC)
@@ -154,6 +171,18 @@ class Ring(ABC):
         """Where the ring and its buffers lie."""
         return self._memory
 
+    def begin(self) -> None:
+        """The driver is ready, and its chains will be popped from now on."""
+        return
+
+    def kicked(self) -> bool:
+        """The driver kicked. True when somebody else looks, who says when there is something to pop."""
+        return False
+
+    def work(self) -> Work:
+        """What was done for it elsewhere since this was asked last."""
+        return Work()
+
     def touches(self, address: int, size: int) -> bool:
         """Whether an area of the ring lies in that range of guest memory."""
         spans = zip(self.addresses, self._sizes, strict=True)
@@ -212,6 +241,10 @@ def need_event(event: int, new: int, old: int) -> bool:
 
 def _ignore(chain: Chain) -> None:
     """Nobody wants to hear of completed chains."""
+
+
+def _nothing() -> None:
+    """Nobody wants to hear of it."""
 
 
 def _check_disjoint(addresses: RingAddresses, sizes: list[int]) -> None:

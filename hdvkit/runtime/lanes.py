@@ -1,0 +1,56 @@
+"""The thread of a lane, and the loop that hears it. Only where the C was built, on Linux."""
+
+import asyncio
+import sys
+import threading
+from typing import TypeGuard
+
+from hdvkit.memory import Memory, RegionMemory
+from hdvkit.native import NativeHandler, native
+from hdvkit.virtio import Feature, Ring, RingAddresses
+
+
+class LaneThread:
+    """Serves a device's queues from a thread of its own, from now until ``aclose``.
+
+    Raises:
+        HostError: The process has no more descriptors.
+    """
+
+    def __init__(self, memory: RegionMemory, handler: NativeHandler, name: str) -> None:
+        from hdvkit.native.lane import Lane  # only where it was built
+
+        self._lane = Lane(memory)
+        self._lane.use(handler)
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._lane.news, self._lane.hear)
+        self._thread = threading.Thread(target=self._lane.run, name=f"lane {name}", daemon=True)
+        self._thread.start()
+
+    def build_ring(self, index: int, memory: Memory, addresses: RingAddresses, size: int, features: Feature) -> Ring:
+        """The ring of a queue; it is served from its ``begin`` to its ``close``.
+
+        Raises:
+            GuestError: Its place or size breaks a rule.
+        """
+        assert memory is self._lane.memory
+        return self._lane.build_ring(index, addresses, size, features)
+
+    async def revoke(self) -> None:
+        """From now on nothing is answered by C; when this returns, nothing is being answered either."""
+        self._lane.use(None)
+        settled = asyncio.Event()
+        self._lane.when_settled(settled.set)
+        await settled.wait()
+
+    async def aclose(self) -> None:
+        """End the thread. No ring is left attached."""
+        self._lane.stop()
+        await asyncio.to_thread(self._thread.join)
+        self._loop.remove_reader(self._lane.news)
+        self._lane.close()
+
+
+def lanes_run_here(memory: Memory) -> TypeGuard[RegionMemory]:
+    """Whether a lane can serve queues in that memory: what C reads has to stay where it is."""
+    return sys.platform == "linux" and isinstance(memory, RegionMemory) and memory.all_mapped and native().used
