@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo demo-vm vm e2e e2e-long windows test install model lint coverage format clean
+.PHONY: demo demo-vm vm e2e e2e-long windows test native install model bench lint coverage format clean
 
 demo: $(READY)
 	$(BIN)/hdvkit demo
@@ -12,6 +12,13 @@ demo: $(READY)
 test: RUN ?= python
 test: $(READY)
 	$(BIN)/$(RUN) -m pytest --numprocesses auto --dist worksteal -m "not install and not e2e"
+
+# What C answers, by C; nothing is skipped for lack of it.
+native: export HDVKIT_NATIVE := 1
+native: $(READY)
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not install and not e2e" \
+		tests/test_native*.py tests/test_virtio_split.py tests/test_virtio_packed.py tests/test_virtiofs*.py \
+		tests/test_passthrough.py tests/test_hostile*.py tests/test_host.py tests/vfio_user
 
 # A third-party plugin, installed into a fresh environment as a stranger would.
 install: $(READY)
@@ -46,12 +53,17 @@ demo-vm: vm
 model: $(READY)
 	HDVKIT_MODEL=full $(BIN)/python -m pytest -o faulthandler_timeout=0 tests/test_virtiofs_model.py
 
+# Operations a second and processor time, beside virtiofsd and system calls, into docs/performance.md.
+bench: $(READY)
+	PYTHONPATH=tools $(BIN)/python -m benchmarks
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# make test, and how much of the code it runs.
+# make test with everything in Python, and how much of that it runs.
+coverage: export HDVKIT_NATIVE := 0
 coverage: $(READY)
 	$(BIN)/coverage erase
 	$(MAKE) test RUN="coverage run"

@@ -40,7 +40,7 @@ NOT_FOR = {
     "hdvkit.testing": {"hdvkit.virtio"},
 }
 
-FACES = {"hdvkit", "hdvkit.errors", "hdvkit.pci", "hdvkit.testing", "hdvkit.virtio"}
+FACES = {"hdvkit", "hdvkit.errors", "hdvkit.native", "hdvkit.pci", "hdvkit.testing", "hdvkit.virtio"}
 STRANGERS = {
     # What is not ours uses the faces, as anybody could who installed hdvkit.
     "devices": FACES,

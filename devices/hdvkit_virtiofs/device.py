@@ -10,12 +10,14 @@ import attrs
 
 import hdvkit
 from hdvkit import Chain, Queue, UsageError, VirtioDevice
+from hdvkit.native import NativeHandler
 from hdvkit.virtio import DeviceType
 from hdvkit_virtiofs import flags, options
 from hdvkit_virtiofs.cache import RULES, Cache
 from hdvkit_virtiofs.fuse import BrokenRequest, Session, decode_header, replies, takes_reply
 from hdvkit_virtiofs.fuse.spec import MAX_MAX_WRITE, MIN_MAX_WRITE, OpenReply
 from hdvkit_virtiofs.handlers import HANDLERS
+from hdvkit_virtiofs.native import hot_path
 from hdvkit_virtiofs.operations import Operations
 from hdvkit_virtiofs.passthrough import Passthrough
 from hdvkit_virtiofs.policy import Authorize, Policy, Rules, innermost
@@ -219,6 +221,10 @@ class VirtioFs(VirtioDevice):
     def config(self) -> bytes:
         """Section "Device configuration layout" of the file system device: tag and number of request queues."""
         return self.tag.encode().ljust(options.TAG_SIZE, b"\0") + self.queues.to_bytes(4, "little")
+
+    def native_handler(self) -> NativeHandler | None:
+        """The frequent requests in C, where they were built and no rule has a say in them."""
+        return hot_path(self.server) if sys.platform == "linux" else None
 
     async def serve(self, queue: Queue) -> None:
         """Answer requests, each in a task of its own, so that one that waits delays no other."""

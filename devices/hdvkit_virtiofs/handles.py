@@ -8,6 +8,7 @@ from hdvkit_virtiofs.fuse.errors import FuseError
 from hdvkit_virtiofs.fuse.messages import FileHandle
 from hdvkit_virtiofs.fuse.spec import O_ACCMODE, O_RDONLY, O_WRONLY
 from hdvkit_virtiofs.nodes import Row
+from hdvkit_virtiofs.watch import Watch
 
 MAX_HANDLES = 1 << 16
 """So many files a guest may have open; more is ENFILE until it closes some."""
@@ -39,6 +40,11 @@ class HandleTable(Generic[Node, Handle]):
     def __init__(self) -> None:
         self._open: dict[int, OpenFile[Node, Handle]] = {}
         self._next = 1
+        self._watch: Watch[Node, Handle] | None = None
+
+    def watched_by(self, watch: "Watch[Node, Handle]") -> None:
+        """Tell ``watch`` of the files that are opened and closed from now on."""
+        self._watch = watch
 
     def __len__(self) -> int:
         return len(self._open)
@@ -53,6 +59,8 @@ class HandleTable(Generic[Node, Handle]):
         number = self._next
         self._next += 1
         self._open[number] = file
+        if self._watch is not None and not file.directory:
+            self._watch.opened(number, file.row.nodeid, file.handle, readable=file.readable, writable=file.writable)
         return FileHandle(number)
 
     def find(self, fh: int, nodeid: int, *, directory: bool | None) -> OpenFile[Node, Handle]:
@@ -69,6 +77,8 @@ class HandleTable(Generic[Node, Handle]):
     def remove(self, fh: int) -> None:
         """The file is closed."""
         self._open.pop(fh, None)
+        if self._watch is not None:
+            self._watch.closed(fh)
 
     def take_all(self) -> list[OpenFile[Node, Handle]]:
         """Everything that was open; nothing is any more."""

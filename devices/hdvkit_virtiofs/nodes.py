@@ -7,12 +7,13 @@ stale one finds nothing.
 import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Generic
+from typing import Any, Generic
 
 from hdvkit_virtiofs.fuse.answers import Node
 from hdvkit_virtiofs.fuse.errors import FuseError
 from hdvkit_virtiofs.fuse.messages import NodeId
 from hdvkit_virtiofs.fuse.spec import ROOT_ID
+from hdvkit_virtiofs.watch import Watch
 
 MAX_NODES = 1 << 20
 """So many nodes a guest may hold references on; looking up more is ENFILE until it forgets some."""
@@ -42,6 +43,13 @@ class NodeTable(Generic[Node]):
         self._by_id = {self._root.nodeid: self._root}
         self._by_node = {root: self._root}
         self._cleared: dict[Node, Row[Node]] = {}
+        self._watch: Watch[Node, Any] | None = None
+
+    def watched_by(self, watch: "Watch[Node, Any]") -> None:
+        """Tell ``watch`` of all nodes, and let it give out references on them."""
+        self._watch = watch
+        for row in self._by_id.values():
+            watch.entered(row.nodeid, row.node)
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -55,6 +63,9 @@ class NodeTable(Generic[Node]):
         self._root.pins = 0
         self._by_id = {self._root.nodeid: self._root}
         self._by_node = {self._root.node: self._root}
+        if self._watch is not None:
+            self._watch.cleared()
+            self._watch.entered(self._root.nodeid, self._root.node)
 
     def drop_cleared(self, count: int) -> bool:
         """Drop ``count`` of the nodes known before ``clear``; return whether there are more.
@@ -82,6 +93,8 @@ class NodeTable(Generic[Node]):
             self._next += 1
             self._by_id[row.nodeid] = row
             self._by_node[node] = row
+            if self._watch is not None:
+                self._watch.entered(row.nodeid, node)
         row.lookups += 1
         return row.nodeid
 
@@ -100,7 +113,8 @@ class NodeTable(Generic[Node]):
         """The guest says that it holds ``count`` references less. Never below zero, and the root stays."""
         row = self._by_id.get(NodeId(nodeid))
         if row is not None and row is not self._root:
-            row.lookups = max(0, row.lookups - count)
+            given = 0 if self._watch is None else self._watch.given(nodeid)
+            row.lookups = max(0, row.lookups + given - count)
             self._check(row)
 
     def pin(self, row: Row[Node]) -> None:
@@ -128,6 +142,10 @@ class NodeTable(Generic[Node]):
             self._drop(row)
 
     def _drop(self, row: Row[Node]) -> None:
+        if self._watch is not None and row.nodeid in self._by_id:
+            row.lookups = self._watch.dropped(row.nodeid)
+            if row.lookups:
+                return  # somebody met it meanwhile
         if self._by_id.pop(row.nodeid, None) is not None:
             del self._by_node[row.node]
             self._dropped(row.node)

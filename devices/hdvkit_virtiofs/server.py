@@ -24,6 +24,7 @@ from hdvkit_virtiofs.nodes import NodeTable
 from hdvkit_virtiofs.operations import Operations
 from hdvkit_virtiofs.policy import Policy, innermost
 from hdvkit_virtiofs.seldom import Seldom
+from hdvkit_virtiofs.watch import Watch
 
 log = logging.getLogger("hdvkit.virtiofs")
 
@@ -75,6 +76,18 @@ class Server(Generic[Node, Handle]):
         self._ending = asyncio.Lock()
         self._abandoned: deque[OpenFile[Node, Handle]] = deque()
         self._seldom = Seldom()
+        self._watch: Watch[Node, Handle] | None = None
+
+    def watched_by(self, watch: "Watch[Node, Handle]") -> None:
+        """Let ``watch`` answer requests of the same guest beside this, from the same tables."""
+        self._watch = watch
+        self.nodes.watched_by(watch)
+        self.handles.watched_by(watch)
+
+    def agreed(self) -> None:
+        """The session has begun, or ended."""
+        if self._watch is not None:
+            self._watch.agreed(self.session)
 
     # One request
 
@@ -198,6 +211,7 @@ class Server(Generic[Node, Handle]):
         """The guest is gone: close all its files, forget all its nodes, and wait for another INIT."""
         await self.forget_all()
         self.session.reset()
+        self.agreed()
 
     async def forget_all(self) -> None:
         """Close all files, forget all nodes: for the guest at once, for the file system slice by slice.

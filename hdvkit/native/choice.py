@@ -15,8 +15,7 @@ VARIABLE: Final = "HDVKIT_NATIVE"
 
 
 class NativeHandler(NamedTuple):
-    """A function of a device, in C: ``hdv_handler`` of handler.h. Both are addresses, valid until the device is closed.
-    """
+    """A function of a device in C, as handler.h says: addresses that are valid until the device is closed."""
 
     answer: int
     context: int

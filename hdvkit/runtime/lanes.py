@@ -1,6 +1,7 @@
 """The thread of a lane, and the loop that hears it. Only where the C was built, on Linux."""
 
 import asyncio
+import contextlib
 import sys
 import threading
 from typing import TypeGuard
@@ -24,7 +25,8 @@ class LaneThread:
         self._lane.use(handler)
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._lane.news, self._lane.hear)
-        self._thread = threading.Thread(target=self._lane.run, name=f"lane {name}", daemon=True)
+        self._ended = asyncio.Event()
+        self._thread = threading.Thread(target=self._run, name=f"lane {name}", daemon=True)
         self._thread.start()
 
     def build_ring(self, index: int, memory: Memory, addresses: RingAddresses, size: int, features: Feature) -> Ring:
@@ -46,9 +48,15 @@ class LaneThread:
     async def aclose(self) -> None:
         """End the thread. No ring is left attached."""
         self._lane.stop()
-        await asyncio.to_thread(self._thread.join)
+        await self._ended.wait()
+        self._thread.join()
         self._loop.remove_reader(self._lane.news)
         self._lane.close()
+
+    def _run(self) -> None:
+        self._lane.run()
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+            self._loop.call_soon_threadsafe(self._ended.set)
 
 
 def lanes_run_here(memory: Memory) -> TypeGuard[RegionMemory]:

@@ -92,7 +92,8 @@ def error(unique: int, code: int) -> bytes:
 
 
 @functools.lru_cache(maxsize=256)  # a share has two or three timeouts
-def _timeout(seconds: float) -> tuple[int, int]:
+def timeout(seconds: float) -> tuple[int, int]:
+    """Whole seconds and nanoseconds, as a guest is told them."""
     if not seconds > 0:  # NaN too
         return 0, 0
     if seconds >= _LONGEST_TIMEOUT:
@@ -127,7 +128,7 @@ def _attr(attributes: Attributes, flags: int) -> tuple[int, ...]:
 
 def attr(attributes: Attributes, attr_timeout: float, *, flags: int = 0) -> bytes:
     """Encode attributes that the guest may keep for ``attr_timeout`` seconds; ``flags`` are ``ATTR_*``."""
-    return layouts.ATTR_OUT.pack(*_timeout(attr_timeout), *_attr(attributes, flags))
+    return layouts.ATTR_OUT.pack(*timeout(attr_timeout), *_attr(attributes, flags))
 
 
 def entry(
@@ -143,8 +144,8 @@ def entry(
 
     The guest may keep the name for ``entry_timeout`` and the attributes for ``attr_timeout`` seconds.
     """
-    entry_valid, entry_valid_nsec = _timeout(entry_timeout)
-    attr_valid, attr_valid_nsec = _timeout(attr_timeout)
+    entry_valid, entry_valid_nsec = timeout(entry_timeout)
+    attr_valid, attr_valid_nsec = timeout(attr_timeout)
     return layouts.ENTRY_OUT.pack(
         nodeid,
         generation & _U64,
@@ -166,7 +167,7 @@ def statx(answer: Statx, attr_timeout: float, *, flags: int = 0) -> bytes:
     attributes = answer.attributes
     mask = spec.STATX_BASIC_STATS if answer.btime_ns is None else spec.STATX_BASIC_STATS | spec.STATX_BTIME
     return layouts.STATX_OUT.pack(
-        *_timeout(attr_timeout),
+        *timeout(attr_timeout),
         flags,
         mask,
         attributes.blksize & _U32,

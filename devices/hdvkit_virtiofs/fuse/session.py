@@ -71,6 +71,11 @@ class Session:
         self.max_pages = spec.DEFAULT_MAX_PAGES
 
     @property
+    def ready(self) -> bool:
+        """Whether the guest has mounted the share."""
+        return self.state is State.READY
+
+    @property
     def groups_are_untold(self) -> bool:
         """Whether the device heeds further groups of callers, and the guest has judged by them but cannot tell them."""
         flag = InitFlag.CREATE_SUPP_GROUP

@@ -25,12 +25,15 @@ S = Server[Any, Any]
 
 async def init(server: S, call: Call) -> bytes:
     """INIT."""
-    return server.session.init(call.message)
+    reply = server.session.init(call.message)
+    server.agreed()
+    return reply
 
 
 async def destroy(server: S, call: Call) -> bytes:
     """DESTROY: the guest unmounted, and may mount again."""
     server.session.destroy()  # first: what comes while files and nodes go is refused
+    server.agreed()
     await server.forget_all()
     return b""
 

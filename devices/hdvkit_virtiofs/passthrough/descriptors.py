@@ -9,7 +9,7 @@ import errno
 import os
 import resource
 from collections.abc import Callable, Iterable
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from hdvkit_virtiofs.passthrough._handles_by_name import open_by_handle
 from hdvkit_virtiofs.passthrough.errors import refusal
@@ -45,6 +45,22 @@ def default_limit() -> int:
     return min(CEILING, max(soft - RESERVE, soft // 2))
 
 
+class Sharer(Protocol):
+    """Who else uses a share's descriptors, from a thread of its own."""
+
+    def reopened(self, device: int, inode: int, descriptor: int) -> None:
+        """An inode has a descriptor now; most often one that is known."""
+        ...
+
+    def leaves(self, descriptor: int) -> bool:
+        """Before it is closed: use it no more. False when a call on it is under way, and closes it at its end."""
+        ...
+
+    def wrote(self, descriptor: int) -> bool:
+        """Whether the file was written to elsewhere since this was asked last."""
+        ...
+
+
 class Descriptors:
     """What a guest makes us keep open, with a cap so that guests cannot starve the process.
 
@@ -66,6 +82,7 @@ class Descriptors:
         """Closes one descriptor that is not needed now; False when there is none."""
         self.workers: Workers | None = None
         """Where what frees much on the disk is closed."""
+        self.sharer: Sharer | None = None
         self._closing: set[asyncio.Task[None]] = set()
         # Names in this directory lead straight to the inode behind a descriptor of ours, with no path between
         # that anybody could swap. Held open because it is a quarter faster than walking /proc each time.
@@ -167,7 +184,9 @@ class Descriptors:
 
         It counts until it is closed, which may be later for one that stands for a large file without a name.
         """
-        if self.workers is not None and _may_free_much(descriptor):
+        if self.sharer is not None and not self.sharer.leaves(descriptor):
+            self._uncounted()
+        elif self.workers is not None and _may_free_much(descriptor):
             task = asyncio.get_running_loop().create_task(self._close_in_thread(self.workers, descriptor))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)

@@ -196,6 +196,8 @@ class InodeTable:
     def _keep(self, inode: Inode, descriptor: int) -> int:
         inode.open_as = descriptor
         self.open.enter(inode)
+        if self._descriptors.sharer is not None:
+            self._descriptors.sharer.reopened(*inode.key, descriptor)
         self._descriptors.relieve()
         return descriptor
 

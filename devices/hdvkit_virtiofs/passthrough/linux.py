@@ -22,7 +22,7 @@ from hdvkit_virtiofs.fuse.spec import RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_
 from hdvkit_virtiofs.passthrough import _libc
 from hdvkit_virtiofs.passthrough.attributes import QUIET, allows, attributes_of
 from hdvkit_virtiofs.passthrough.credentials import Credentials
-from hdvkit_virtiofs.passthrough.descriptors import Descriptors
+from hdvkit_virtiofs.passthrough.descriptors import Descriptors, Sharer
 from hdvkit_virtiofs.passthrough.errors import answers_errno, refusal
 from hdvkit_virtiofs.passthrough.files import File
 from hdvkit_virtiofs.passthrough.inodes import BUDGET, REFERENCE, Inode, InodeTable, number_of
@@ -91,6 +91,10 @@ class Passthrough(OpenFiles, ExtendedAttributes):
     def live_descriptors(self) -> int:
         """Descriptors held for the guest now: files it knows and files it has open."""
         return self._descriptors.live
+
+    def share_descriptors(self, sharer: Sharer) -> None:
+        """Let ``sharer`` use the descriptors too, those of the root from now on and all that are opened later."""
+        self._descriptors.sharer = sharer
 
     # Nodes and names
 

@@ -116,7 +116,8 @@ class OpenFiles(Operations[Inode, File]):
     async def flush(self, node: Inode, handle: File, context: Context) -> None:
         """Let the host's file system tell what went wrong since the last flush."""
         with handle:
-            if not handle.dirty:
+            sharer = self._descriptors.sharer
+            if not handle.dirty and not (sharer is not None and sharer.wrote(handle.descriptor)):
                 return
             handle.dirty = False
             # File systems on a block device have nothing to do on close; those without one (major number 0)

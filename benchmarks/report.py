@@ -1,0 +1,110 @@
+"""The page in the docs: what is measured goes between two marks, all else stays as it was written."""
+
+import datetime
+import os
+import platform
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+
+import attrs
+
+from benchmarks.campaign import Sample
+from benchmarks.errors import BenchmarkError
+from benchmarks.figures import Cell, Row, contenders, rows
+from benchmarks.plot import svg
+from benchmarks.servers import Contender
+
+PAGE = Path(__file__).parent.parent / "docs/performance.md"
+BEGIN, END = "<!-- measured: begin -->\n", "<!-- measured: end -->\n"
+PICTURE = "performance.svg"
+
+
+@attrs.frozen
+class Circumstances:
+    """Where and how it was measured."""
+
+    rounds: int
+    seconds: float
+    directory: Path
+    contenders: Sequence[Contender]
+
+
+def write(folder: Path, samples: Sequence[Sample], circumstances: Circumstances) -> Path:
+    """Write page and picture into ``folder``, and return the page. What it says besides figures is the docs'.
+
+    Raises:
+        BenchmarkError: The docs' page has no marks.
+    """
+    page = folder / PAGE.name
+    text = (page if page.exists() else PAGE).read_text(encoding="utf-8")
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise BenchmarkError(f"{page} has no place for figures: a line {BEGIN.strip()}, and one {END.strip()}")
+    found = rows(samples)
+    names = contenders(samples)
+    parts = [_circumstances(circumstances)]
+    if len(names) > 1:
+        (folder / PICTURE).write_text(svg(found, names[0]), encoding="utf-8")
+        parts.append(f"![Requests a second, as multiples of those of {names[0]}]({PICTURE})\n")
+    for setup, panel in groupby(found, lambda row: row.setup):
+        title = str(setup)
+        parts.append(f"### {title[0].upper()}{title[1:]}\n\n{_table(list(panel), names)}")
+    page.write_text("\n".join([f"{before}{BEGIN}", *parts, f"{END}{after}"]), encoding="utf-8")
+    return page
+
+
+def _circumstances(measured: Circumstances) -> str:
+    versions = dict.fromkeys(one.version for one in measured.contenders)
+    lines = {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "machine": f"{_processor()}, {os.cpu_count()} processors, Linux {platform.release()}",
+        "directory": f"on {_file_system(measured.directory)}, in the page cache",
+        "versions": ", ".join([*versions, f"Python {platform.python_version()}"]),
+        "rounds": f"{measured.rounds}, of {measured.seconds:g} s for each workload",
+    }
+    return "| | |\n|---|---|\n" + "".join(f"| {name} | {value} |\n" for name, value in lines.items())
+
+
+def _table(panel: Sequence[Row], names: Sequence[str]) -> str:
+    head = ["workload", *names, "system calls"]
+    text = f"| {' | '.join(head)} |\n|{'---|' * len(head)}\n"
+    for row in panel:
+        cells = [_cell(row.cells[name]) if name in row.cells else "" for name in names]
+        plain = "" if row.plain_us is None else _micro(row.plain_us)
+        text += f"| {' | '.join([row.workload, *cells, plain])} |\n"
+    return text
+
+
+def _cell(cell: Cell) -> str:
+    parts = [_rate(cell), _micro(cell.cpu_us)]
+    if cell.ratio:
+        parts.append(f"**{cell.ratio.middle:.2f}** ({cell.ratio.low:.2f}-{cell.ratio.high:.2f})")
+    return " · ".join(parts)
+
+
+def _rate(cell: Cell) -> str:
+    return f"{cell.rate / 1e6:,.0f} MB/s" if cell.unit == "bytes" else f"{cell.rate:,.0f}/s"
+
+
+def _micro(us: float) -> str:
+    return f"{us:.2f} us" if us < 10 else f"{us:,.0f} us"
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            return value.strip()
+    return platform.machine()
+
+
+def _file_system(directory: Path) -> str:
+    """The type of the deepest mount that holds it: fields 5 and, behind the hyphen, 1 of proc(5)'s mountinfo."""
+    best, kind = "", "an unknown file system"
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        place, rest = line.split(" ", 5)[4], line.partition(" - ")[2]
+        if len(place) >= len(best) and directory.resolve().is_relative_to(place):
+            best, kind = place, rest.split(" ", 1)[0]
+    return kind
