@@ -8,7 +8,7 @@ Leases are taken and given back on one thread, the event loop's; the views may b
 
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from threading import Lock
 from types import TracebackType
@@ -201,9 +201,16 @@ class RegionMemory(Memory):
         return self._regions
 
     @property
-    def all_mapped(self) -> bool:
-        """Whether all there is lies in regions."""
-        return True
+    def remote_ranges(self) -> Sequence[tuple[int, int]]:
+        """Address and size of RAM that can be leased and is not mapped: what is there shows later."""
+        return ()
+
+    def maps(self, areas: Iterable[tuple[int, int]]) -> bool:
+        """Whether all areas, by address and size, lie inside regions."""
+        return all(
+            any(region.address <= address and address + size <= region.end for region in self._regions)
+            for address, size in areas
+        )
 
     def map(self, address: int, buffer: memoryview, *, writable: bool = True) -> None:
         """Make ``buffer`` the RAM at ``address``.

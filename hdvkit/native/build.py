@@ -26,6 +26,7 @@ typedef struct {
     uint16_t head; uint16_t slots;
     uint32_t readable; uint32_t writable;
     uint64_t readable_size; uint64_t writable_size;
+    bool remote;
     hdv_segment segments[...]; uint32_t regions[...];
     ...;
 } hdv_chain;
@@ -51,7 +52,7 @@ typedef struct hdv_event {
     uint32_t *regions;
     hdv_segment segments[];
 } hdv_event;
-typedef struct { uint64_t chains, taken, given, interrupts, wakeups, declined; } hdv_lane_counters;
+typedef struct { uint64_t chains, taken, given, interrupts, kicks, wakeups, declined; } hdv_lane_counters;
 typedef struct { bool (*answer)(void *, const hdv_chain *, uint32_t *); void *context; } hdv_handler;
 #define HDV_LANE_QUEUES ...
 #define HDV_EVENT_CHAIN ...

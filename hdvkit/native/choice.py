@@ -52,6 +52,13 @@ def native() -> Native:
     return Native(True, "the rings in C are used")
 
 
+def suits(memory: Memory, addresses: RingAddresses, size: int, *, packed: bool) -> bool:
+    """Whether the ring can be C's: it has to stay where it is. Its buffers need not."""
+    kind = PackedRing if packed else SplitRing
+    sizes = [length for _, length, _ in kind.areas(size)]
+    return isinstance(memory, RegionMemory) and memory.maps(zip(addresses, sizes, strict=True)) and native().used
+
+
 def build_ring(memory: Memory, addresses: RingAddresses, size: int, features: Feature) -> Ring:
     """The device half of a virtqueue.
 
@@ -62,7 +69,8 @@ def build_ring(memory: Memory, addresses: RingAddresses, size: int, features: Fe
         HostError: The platform cannot map it.
     """
     packed = bool(features & Feature.RING_PACKED)
-    if isinstance(memory, RegionMemory) and memory.all_mapped and native().used:
+    if suits(memory, addresses, size, packed=packed):
+        assert isinstance(memory, RegionMemory)
         from hdvkit.native.rings import NativePackedRing, NativeSplitRing  # only where it was built
 
         return (NativePackedRing if packed else NativeSplitRing)(memory, addresses, size, features)

@@ -7,6 +7,7 @@
 #include "atomics.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -27,6 +28,7 @@ typedef struct {
     uint64_t life;
     int kick;
     int call;
+    bool call_blocks; /* the machine's choice; it must not stop us all the same */
     bool broken;
     uint32_t unsignalled; /* answered here, and not yet asked whether the driver wants to hear */
     uint32_t empty_looks;
@@ -66,10 +68,15 @@ static void write_event(int descriptor) {
         return;
 }
 
-static void read_event(int descriptor) {
+/* How often it was written; 0 when somebody else was first. */
+static uint64_t read_event(int descriptor) {
     uint64_t count;
-    if (read(descriptor, &count, sizeof count) < 0)
-        return; /* somebody else was first */
+    return read(descriptor, &count, sizeof count) < 0 ? 0 : count;
+}
+
+static bool blocks(int descriptor) {
+    int flags = descriptor < 0 ? 0 : fcntl(descriptor, F_GETFL);
+    return flags >= 0 && !(flags & O_NONBLOCK);
 }
 
 /* Making and ending */
@@ -107,6 +114,17 @@ void hdv_lane_free(hdv_lane *lane) {
     free(lane);
 }
 
+/* Interrupt the driver, where that is done by an eventfd. With the lock held, so that it is not another queue's by then. */
+static bool call_driver(lane_queue *queue) {
+    struct pollfd room = {queue->call, POLLOUT, 0};
+    if (queue->call < 0)
+        return false;
+    queue->counters.interrupts++;
+    if (!queue->call_blocks || poll(&room, 1, 0) == 1) /* full is signalled already */
+        write_event(queue->call);
+    return true;
+}
+
 static void wake(hdv_lane *lane) {
     write_event(lane->wake);
 }
@@ -135,7 +153,7 @@ void hdv_lane_set_handler(hdv_lane *lane, hdv_handler handler) {
 
 void hdv_lane_attach(hdv_lane *lane, uint32_t queue, hdv_ring *ring, uint64_t life, int kick, int call) {
     pthread_mutex_lock(&lane->lock);
-    lane->queues[queue] = (lane_queue){.ring = ring, .life = life, .kick = kick, .call = call};
+    lane->queues[queue] = (lane_queue){.ring = ring, .life = life, .kick = kick, .call = call, .call_blocks = blocks(call)};
     if (queue >= lane->count)
         lane->count = queue + 1;
     pthread_mutex_unlock(&lane->lock);
@@ -152,6 +170,7 @@ void hdv_lane_detach(hdv_lane *lane, uint32_t queue) {
 void hdv_lane_set_call(hdv_lane *lane, uint32_t queue, int call) {
     pthread_mutex_lock(&lane->lock);
     lane->queues[queue].call = call;
+    lane->queues[queue].call_blocks = blocks(call);
     pthread_mutex_unlock(&lane->lock);
 }
 
@@ -176,20 +195,14 @@ hdv_lane_counters hdv_lane_read(hdv_lane *lane, uint32_t queue) {
 
 bool hdv_lane_complete(hdv_lane *lane, uint32_t index, uint64_t life, uint16_t head, uint16_t slots, uint32_t written) {
     bool signal = false;
-    int call = -1;
     pthread_mutex_lock(&lane->lock);
     lane_queue *queue = &lane->queues[index];
     if (queue->ring && queue->life == life) {
         hdv_ring_push(queue->ring, head, slots, written);
-        signal = hdv_ring_should_signal(queue->ring);
-        call = queue->call;
-        if (signal && call >= 0) {
-            write_event(call); /* under the lock, so that it is not another queue's by then */
-            queue->counters.interrupts++;
-        }
+        signal = hdv_ring_should_signal(queue->ring) && !call_driver(queue);
     }
     pthread_mutex_unlock(&lane->lock);
-    return signal && call < 0;
+    return signal;
 }
 
 /* Events for Python. With the lock held. */
@@ -255,12 +268,8 @@ static void signal_driver(hdv_lane *lane, uint32_t index) {
     queue->unsignalled = 0;
     if (!queue->ring || !hdv_ring_should_signal(queue->ring))
         return;
-    if (queue->call >= 0) {
-        queue->counters.interrupts++;
-        write_event(queue->call);
-    } else {
+    if (!call_driver(queue))
         announce(lane, new_event(HDV_EVENT_SIGNAL, index, queue->life, 0));
-    }
 }
 
 static void give_back(hdv_lane *lane, uint32_t index, uint32_t written) {
@@ -285,7 +294,7 @@ static void answer(hdv_lane *lane, uint32_t index) {
     uint32_t written = 0;
     lane->busy = true;
     pthread_mutex_unlock(&lane->lock);
-    bool answered = handler.answer && handler.answer(handler.context, &lane->chain, &written);
+    bool answered = handler.answer && !lane->chain.remote && handler.answer(handler.context, &lane->chain, &written);
     pthread_mutex_lock(&lane->lock);
     lane->busy = false;
     bool ours = lane->queues[index].ring && lane->queues[index].life == life;
@@ -407,9 +416,11 @@ static void sleep_until_kicked(hdv_lane *lane) {
         lane_queue *owner = at ? &lane->queues[owners[at]] : NULL;
         if (owner && (!owner->ring || owner->kick != waits[at].fd))
             continue; /* detached meanwhile: that number may be anybody's by now */
-        read_event(waits[at].fd);
-        if (owner)
+        uint64_t kicks = read_event(waits[at].fd);
+        if (owner) {
             owner->counters.wakeups++;
+            owner->counters.kicks += kicks;
+        }
     }
 }
 

@@ -33,7 +33,8 @@ typedef struct {
     uint64_t taken;
     uint64_t given;
     uint64_t interrupts; /* sent from here */
-    uint64_t wakeups;    /* of the thread, by kicks of this queue */
+    uint64_t kicks;      /* by the queue's eventfd, */
+    uint64_t wakeups;    /* and how often they woke the thread */
     uint64_t declined;
 } hdv_lane_counters;
 

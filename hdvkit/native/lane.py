@@ -8,10 +8,10 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import count
-from typing import Final
+from typing import Final, NamedTuple
 
 from hdvkit.errors import GuestError, HostError
-from hdvkit.memory import Lease, RegionMemory
+from hdvkit.memory import Lease, MemoryBusy, RegionMemory
 from hdvkit.native._native import ffi, lib
 from hdvkit.native.choice import NativeHandler
 from hdvkit.native.regions import Pointer, Table
@@ -80,7 +80,7 @@ class Lane:
             os.eventfd_read(self.news)
         # Asked before the events are taken: of what is settled by then, all events are among them.
         settled = bool(self._settling) and (over or lib.hdv_lane_settled(self.c))
-        for event in _events(lib.hdv_lane_take(self.c)):
+        for event in _each(lib.hdv_lane_take(self.c)):
             ring = self._rings.get(event.life)
             if ring is not None:
                 ring.hear(event, self._held[event.table][0] if event.table else None)
@@ -131,7 +131,7 @@ class Lane:
         old, name = set(self._held), next(self._names)
         self._table = Table(self.memory)
         self._held[name] = self._table, self._table.hold()
-        lib.hdv_lane_set_memory(self.c, name, self._table.c.regions, len(self._table.regions))
+        lib.hdv_lane_set_memory(self.c, name, self._table.c.regions, len(self._table))
         self.when_settled(lambda: self._release(old))
 
     def _forget_memory(self) -> None:
@@ -145,13 +145,17 @@ class Lane:
                 lease.release()
 
 
+class _Later(NamedTuple):
+    """A chain whose buffers could not be reached."""
+
+    event: Pointer
+    table: Table
+
+
 class LaneRing(NativeRing):
     """A ring that a lane serves: what is popped here was declined there."""
 
-    kick_descriptor = -1
-    """An eventfd that the driver's kicks are written to; -1 when ``kicked`` tells of them."""
-    call_descriptor = -1
-    """An eventfd that interrupts the driver; -1 when ``on_signal`` does."""
+    _call = -1
     _attached = False
     _letting_go = False
 
@@ -161,16 +165,17 @@ class LaneRing(NativeRing):
         self.index = index
         self._lane = lane
         super().__init__(memory, addresses, size, features)
+        self.waits_for_kicks = True
         self.life = next(_lives)
-        self._arrived: deque[Chain | GuestError] = deque()
+        self._arrived: deque[Chain | _Later | GuestError] = deque()
         self._wants_signal = False
         self._told = Work()
 
-    def begin(self) -> None:
-        """Have the lane serve it."""
+    def begin(self, kick: int = -1) -> None:
+        """Have the lane serve it; see :meth:`Ring.begin`."""
         if not self._attached and not self._closed:
             self._attached = True
-            self._lane.attach(self, self.kick_descriptor, self.call_descriptor)
+            self._lane.attach(self, kick, self._call)
 
     def kicked(self) -> bool:
         """The lane looks, and says what there is for Python."""
@@ -178,8 +183,8 @@ class LaneRing(NativeRing):
         return True
 
     def interrupt_by(self, call: int) -> None:
-        """Interrupt by another eventfd from now on, or with -1 by ``on_signal``."""
-        self.call_descriptor = call
+        """Interrupt by another eventfd; see :meth:`Ring.interrupt_by`."""
+        self._call = call
         if self._attached and not self._closed:
             lib.hdv_lane_set_call(self._lane.c, self.index, call)
 
@@ -192,14 +197,24 @@ class LaneRing(NativeRing):
             self._arrived.append(GuestError(sentence(event.error)))
         else:
             assert table is not None
-            self._arrived.append(self._chain_of(event, table))
+            self._arrived.append(self._leased(event, table))
         self.on_arrived()
+
+    def _leased(self, event: Pointer, table: Table) -> "Chain | _Later":
+        """The chain of an event; where its buffers cannot be reached now, what makes it of them later."""
+        try:
+            return self._chain_of(event, table)
+        except MemoryBusy:
+            return _Later(event, table)
 
     def pop(self) -> Chain | None:
         """Take what the lane has declined."""
         if not self._arrived:
             return None
-        arrived = self._arrived.popleft()
+        arrived = self._arrived[0]
+        if isinstance(arrived, _Later):
+            arrived = self._chain_of(arrived.event, arrived.table)
+        self._arrived.popleft()
         if isinstance(arrived, GuestError):
             raise arrived
         return arrived
@@ -226,7 +241,7 @@ class LaneRing(NativeRing):
         if not self._attached:
             return Work()
         read = lib.hdv_lane_read(self._lane.c, self.index)
-        done = Work(read.chains, read.taken, read.given, read.interrupts, read.wakeups)
+        done = Work(read.chains, read.taken, read.given, read.interrupts, read.kicks, read.wakeups)
         told, self._told = self._told, done
         return Work(*(new - old for new, old in zip(done, told, strict=True)))
 
@@ -260,12 +275,9 @@ class LanePackedRing(LaneRing, NativePackedRing):
     """A packed ring that a lane serves."""
 
 
-def _events(event: Pointer) -> Iterator[Pointer]:
-    """Each of a list, freed behind it."""
+def _each(event: Pointer) -> Iterator[Pointer]:
+    """Each of a list; it is freed with the last who knows it."""
     while event:
         following = event.next
-        try:
-            yield event
-        finally:
-            lib.hdv_event_free(event)
+        yield ffi.gc(event, lib.hdv_event_free)
         event = following

@@ -24,6 +24,7 @@ hdv_popped hdv_ring_pop(hdv_ring *ring, hdv_memory *memory, hdv_chain *chain) {
     chain->writable = 0;
     chain->readable_size = 0;
     chain->writable_size = 0;
+    chain->remote = false;
     hdv_gather gather = {.ring = ring, .memory = memory, .chain = chain};
     hdv_popped popped = ring->packed ? hdv_packed_pop(&gather) : hdv_split_pop(&gather);
     if (popped == HDV_CHAIN) {
@@ -63,7 +64,7 @@ bool hdv_ring_should_signal(hdv_ring *ring) {
 
 /* Guest memory */
 
-static uint8_t *refuse_range(hdv_error *error, hdv_code code, uint64_t address, uint64_t size) {
+static const hdv_region *refuse_range(hdv_error *error, hdv_code code, uint64_t address, uint64_t size) {
     *error = (hdv_error){code, size, address};
     return NULL;
 }
@@ -84,7 +85,7 @@ static const hdv_region *search(const hdv_memory *memory, uint64_t address) {
     return low ? &memory->regions[low - 1] : NULL;
 }
 
-uint8_t *hdv_memory_find(hdv_memory *memory, uint64_t address, uint64_t size, bool writable, hdv_error *error) {
+const hdv_region *hdv_memory_find(hdv_memory *memory, uint64_t address, uint64_t size, bool writable, hdv_error *error) {
     const hdv_region *region = memory->recent < memory->count ? &memory->regions[memory->recent] : NULL;
     if (!region || !size || !lies_in(region, address, size)) {
         if (!size || (address && size > UINT64_MAX - address + 1))
@@ -96,7 +97,7 @@ uint8_t *hdv_memory_find(hdv_memory *memory, uint64_t address, uint64_t size, bo
     }
     if (writable && !region->writable)
         return refuse_range(error, HDV_READ_ONLY, address, size);
-    return region->base + (address - region->address);
+    return region;
 }
 
 /* Gathering a chain */
@@ -136,10 +137,15 @@ bool hdv_gather_buffer(hdv_gather *gather, uint64_t address, uint32_t length, bo
         return hdv_refuse(gather, HDV_EMPTY_DESCRIPTOR, address, 0);
     if (chain->writable && !writable)
         return hdv_refuse(gather, HDV_READABLE_BEHIND_WRITABLE, 0, 0);
-    uint8_t *base = hdv_memory_find(gather->memory, address, length, writable, &gather->ring->error);
-    if (!base)
+    const hdv_region *region = hdv_memory_find(gather->memory, address, length, writable, &gather->ring->error);
+    if (!region)
         return false;
-    append(gather, base, length, writable);
+    if (region->base) {
+        append(gather, region->base + (address - region->address), length, writable);
+    } else {
+        chain->remote = true;
+        append(gather, (uint8_t *)(uintptr_t)address, length, writable);
+    }
     if (writable)
         chain->writable_size += length;
     else
@@ -153,10 +159,12 @@ bool hdv_gather_copy_table(hdv_gather *gather, uint64_t address, uint32_t length
         return hdv_refuse(gather, HDV_UNEVEN_TABLE, length, entry);
     if (length / entry > HDV_MAX_DESCRIPTORS)
         return hdv_refuse(gather, HDV_LONG_TABLE, length / entry, HDV_MAX_DESCRIPTORS);
-    const uint8_t *table = hdv_memory_find(gather->memory, address, length, false, &gather->ring->error);
-    if (!table)
+    const hdv_region *region = hdv_memory_find(gather->memory, address, length, false, &gather->ring->error);
+    if (!region)
         return false;
-    memcpy(gather->ring->table, table, length);
+    if (!region->base)
+        return hdv_refuse(gather, HDV_REMOTE_TABLE, length, address);
+    memcpy(gather->ring->table, region->base + (address - region->address), length);
     return true;
 }
 

@@ -16,7 +16,8 @@
 #define HDV_MAX_CHAIN_BYTES (32u << 20)
 #define HDV_MAX_HEADS 65536
 
-/* One range of guest RAM. Tables are sorted by address and never overlap. */
+/* One range of guest RAM. Tables are sorted by address and never overlap. Without a base it is not mapped here, and only
+ * Python reaches it. */
 typedef struct {
     uint64_t address;
     uint64_t size;
@@ -61,6 +62,7 @@ typedef enum {
     HDV_RUNS_ON,
     HDV_INDIRECT_INSIDE,
     HDV_ENDLESS_PACKED,
+    HDV_REMOTE_TABLE,
     HDV_ANNOUNCED_NOTHING, /* told by lanes: the driver says there is more, and there is not */
 } hdv_code;
 
@@ -78,6 +80,7 @@ typedef struct {
     uint32_t writable;
     uint64_t readable_size;
     uint64_t writable_size;
+    bool remote; /* some segment is not mapped: its base is the guest's address, and C must not touch it */
     hdv_segment segments[HDV_MAX_DESCRIPTORS];
     uint32_t regions[HDV_MAX_DESCRIPTORS]; /* in which region each segment lies */
 } hdv_chain;
@@ -140,8 +143,8 @@ void hdv_ring_push(hdv_ring *ring, uint16_t head, uint16_t slots, uint32_t writt
 /* Whether the driver wants an interrupt for what was given back since it was last asked. */
 bool hdv_ring_should_signal(hdv_ring *ring);
 
-/* Find a range of RAM; where it begins, or NULL with the reason. The address is the guest's, the size ours. */
-uint8_t *hdv_memory_find(hdv_memory *memory, uint64_t address, uint64_t size, bool writable, hdv_error *error);
+/* Find a range of RAM: the region, which is then memory->recent, or NULL with the reason. */
+const hdv_region *hdv_memory_find(hdv_memory *memory, uint64_t address, uint64_t size, bool writable, hdv_error *error);
 
 /* Copy up to size bytes out of the readable part, from a place in it; how many there were. */
 size_t hdv_chain_read(const hdv_chain *chain, uint64_t from, void *to, size_t size);

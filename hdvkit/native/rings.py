@@ -40,6 +40,7 @@ _SENTENCES: Final = (
     "a chain runs on into slot {a}, which is not available",
     "an indirect descriptor inside a chain of a packed ring",
     "a chain does not end within the {a} descriptors the device does not hold",
+    "an indirect table of {a} bytes at {b:#x}, which is memory of a machine that does not share it",
     "the driver announced buffers {a} times and had none",
 )
 """What each ``hdv_code`` means, as the rings in Python say it."""
@@ -57,19 +58,30 @@ class NativeRing(Ring):
     def __init__(self, memory: RegionMemory, addresses: RingAddresses, size: int, features: Feature) -> None:
         super().__init__(memory, addresses, size, features)
         self._regions = memory
+        self._found: tuple[Pointer, Table] | None = None
         self.c: Pointer = ffi.new("hdv_ring *")
         areas = [ffi.cast("uint8_t *", address(view)) for view in self._views]
         lib.hdv_ring_init(self.c, *areas, size, self.packed, self._indirect, self._event_idx)
 
     def pop(self) -> Chain | None:
         """Take the next chain; see :meth:`Ring.pop`."""
+        if self._found is not None:  # its buffers could not be reached
+            return self._take(*self._found)
         table = self._table()
         popped = lib.hdv_ring_pop(self.c, table.c, _chain)
         if popped == _NONE:
             return None
         if popped != _CHAIN:
             raise GuestError(sentence(self.c.error))
-        return self._chain_of(_chain, table)
+        if not _chain.remote:
+            return self._chain_of(_chain, table)
+        self._found = ffi.new("hdv_chain *", _chain[0]), table
+        return self._take(*self._found)
+
+    def _take(self, found: Pointer, table: Table) -> Chain:
+        chain = self._chain_of(found, table)
+        self._found = None
+        return chain
 
     def arm(self) -> bool:
         """Ask for a kick; see :meth:`Ring.arm`."""
@@ -88,10 +100,9 @@ class NativeRing(Ring):
 
     def _chain_of(self, found: Pointer, table: Table) -> Chain:
         """A chain that C has taken from the ring; its buffers are leased."""
-        head, readable = found.head, found.readable
-        leases = table.lease_all(found, readable + found.writable)
-        self._outstanding.add(head)
-        return Chain(head, found.slots, leases[:readable], leases[readable:], self._completed)
+        readable, writable = table.lease_all(found)
+        self._outstanding.add(found.head)
+        return Chain(found.head, found.slots, readable, writable, self._completed)
 
     def _table(self) -> Table:
         table = _tables.get(self._regions)

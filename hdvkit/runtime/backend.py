@@ -82,6 +82,20 @@ class Slot(ABC):
         """Undo ``doorbell``; also called for one that was refused."""
         return
 
+    def kick_descriptor(self, doorbell: "Doorbell") -> int:
+        """An eventfd, not blocking, that kicks of a doorbell in use are written to, for whoever waits without Python.
+
+        Until ``dismiss`` nobody else reads it. -1 where there is none: then the doorbell rings.
+        """
+        return -1
+
+    def call_descriptor(self, vector: int) -> int:
+        """An eventfd that sends the interrupt of a vector when it is written to; -1 where ``interrupt`` has to.
+
+        The platform tells of another one by ``Function.interrupts_moved``, before it closes this one.
+        """
+        return -1
+
 
 class Backend(ABC):
     """The connection to one machine. Its constructor's arguments are the options of the host kind."""

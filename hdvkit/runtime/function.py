@@ -31,6 +31,7 @@ from hdvkit.virtio import (
     DriverReady,
     Feature,
     FeaturesRefused,
+    InterruptsMoved,
     Kicked,
     MasteringLost,
     QueueEnabled,
@@ -112,6 +113,10 @@ class Function:
     def memory_leaves(self, address: int, size: int) -> None:
         """The platform takes guest memory away. A ring in it is lost; chains keep theirs until completed."""
         self._on_loop(lambda: self._lose_memory(address, size))
+
+    def interrupts_moved(self) -> None:
+        """``Slot.call_descriptor`` says something else now. On the loop's thread."""
+        self._service.interrupts_moved()
 
     def gone(self) -> None:
         """The machine let go of the function for good: where it was parked, it is removed now."""
@@ -245,6 +250,15 @@ class Function:
         else:
             self.slot.dismiss(doorbell)
 
+    def kick_descriptor(self, index: int) -> int:
+        """An eventfd that kicks of a queue are written to; -1 where there is none."""
+        return self.slot.kick_descriptor(self._doorbells[index])
+
+    def call_descriptor(self, index: int) -> int:
+        """An eventfd that interrupts the driver for a queue; -1 where there is none."""
+        vector = self.transport.queue_vector(index)
+        return -1 if vector is None else self.slot.call_descriptor(vector)
+
     def signal(self, index: int) -> None:
         """Interrupt the driver for a queue."""
         with self._lock:
@@ -301,6 +315,8 @@ class Function:
                 self.announce(EventKind.DRIVER_FAILED, "the guest's driver set FAILED; its log says why")
             case FeaturesRefused(reason):
                 self.announce(EventKind.FEATURES_REFUSED, reason)
+            case InterruptsMoved():
+                self._service.interrupts_moved()
             case MasteringLost():
                 if self.transport.running:
                     self._stop()

@@ -81,6 +81,8 @@ class QueueCounters:
     given: int = 0
     wakeups: int = 0
     interrupts: int = 0
+    kicks: int = 0
+    """Those that no doorbell heard."""
     late: int = 0
 
 

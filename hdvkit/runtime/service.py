@@ -9,7 +9,7 @@ from typing import Protocol
 
 from hdvkit.errors import GuestError
 from hdvkit.memory import Memory
-from hdvkit.native import build_ring
+from hdvkit.native import build_ring, suits
 from hdvkit.runtime.lanes import LaneThread
 from hdvkit.runtime.queue import Queue, QueueCounters, Turn
 from hdvkit.runtime.stats import QueueStats
@@ -31,6 +31,14 @@ class Owner(Protocol):
 
     def serving(self, index: int, active: bool) -> None:
         """A queue begins to be served, or ends."""
+        ...
+
+    def kick_descriptor(self, index: int) -> int:
+        """An eventfd that kicks of a queue are written to, for the queue alone; -1 where there is none."""
+        ...
+
+    def call_descriptor(self, index: int) -> int:
+        """An eventfd that interrupts the driver for a queue; -1 where there is none."""
         ...
 
     def signal(self, index: int) -> None:
@@ -70,7 +78,8 @@ class Service:
             GuestError: Its place or size breaks a rule.
             HostError: The platform cannot map it.
         """
-        lane = self._owner.lane()
+        suited = suits(memory, addresses, size, packed=bool(features & Feature.RING_PACKED))
+        lane = self._owner.lane() if suited else None
         make = build_ring if lane is None else partial(lane.build_ring, index)
         queue = Queue(
             index,
@@ -92,7 +101,8 @@ class Service:
         """Serve a queue, unless that is being done."""
         if queue.index not in self._tasks:
             self._owner.serving(queue.index, active=True)
-            queue.ring.begin()
+            queue.ring.interrupt_by(self._owner.call_descriptor(queue.index))
+            queue.ring.begin(self._owner.kick_descriptor(queue.index) if queue.ring.waits_for_kicks else -1)
             # A task of our own, cancelled once: a cancel scope repeats itself in every turn of the loop for as long as
             # a slow request takes to end, and that keeps a processor busy.
             task = asyncio.create_task(self._serve(queue), name=f"serve {queue.name}")
@@ -103,6 +113,11 @@ class Service:
         """Serve every enabled queue."""
         for queue in tuple(self.queues.values()):
             self.start(queue)
+
+    def interrupts_moved(self) -> None:
+        """Eventfds that interrupt the driver may be others now."""
+        for index, queue in self.queues.items():
+            queue.ring.interrupt_by(self._owner.call_descriptor(index))
 
     async def stop(self, changed: Callable[[], Awaitable[None]]) -> None:
         """Stop what serves now; the rings stay. ``changed`` waits until something settled.
@@ -141,7 +156,7 @@ class Service:
             self._collect(queue)
         return QueueStats(
             name=self._names[index],
-            kicks=kicks,
+            kicks=kicks + counters.kicks,
             wakeups=counters.wakeups,
             chains=counters.chains,
             taken=counters.taken,
@@ -199,6 +214,7 @@ class Service:
         counters.taken += work.taken
         counters.given += work.given
         counters.interrupts += work.interrupts
+        counters.kicks += work.kicks
         counters.wakeups += work.wakeups
 
     def _completed(self, queue: Queue, chain: Chain) -> None:

@@ -50,11 +50,25 @@ class DeviceReset:
 
 
 @attrs.frozen
+class InterruptsMoved:
+    """A queue that may be in use interrupts in another way from now on."""
+
+
+@attrs.frozen
 class MasteringLost:
     """The guest cleared Bus Master Enable: the device may not touch its memory any more."""
 
 
-ControlEvent = QueueEnabled | QueueReset | DriverReady | DriverFailed | FeaturesRefused | DeviceReset | MasteringLost
+ControlEvent = (
+    QueueEnabled
+    | QueueReset
+    | DriverReady
+    | DriverFailed
+    | FeaturesRefused
+    | DeviceReset
+    | InterruptsMoved
+    | MasteringLost
+)
 
 COMMON_SIZE = 0x40
 
@@ -277,7 +291,7 @@ class CommonConfig:
         if queue is None:
             return self._drop(value)
         queue.vector = self._vector(value)
-        return []
+        return [InterruptsMoved()] if queue.enabled else []
 
     def _vector(self, value: int) -> int:
         """A vector the table has not reads back as NO_VECTOR: that is how the driver learns of it."""

@@ -42,6 +42,7 @@ class Work(NamedTuple):
     taken: int = 0
     given: int = 0
     interrupts: int = 0
+    kicks: int = 0
     wakeups: int = 0
 
 
@@ -98,6 +99,8 @@ class Ring(ABC):
     def __init__(self, memory: Memory, addresses: RingAddresses, size: int, features: Feature) -> None:
         self.size = size
         self.addresses = addresses
+        self.waits_for_kicks = False
+        """Who looks for chains can wait for an eventfd by itself."""
         self.late = 0
         """Chains that came back after ``close``; the driver never hears of them."""
         self.on_completed: Callable[[Chain], None] = _ignore
@@ -171,8 +174,15 @@ class Ring(ABC):
         """Where the ring and its buffers lie."""
         return self._memory
 
-    def begin(self) -> None:
-        """The driver is ready, and its chains will be popped from now on."""
+    def begin(self, kick: int = -1) -> None:
+        """The driver is ready, and its chains will be popped from now on.
+
+        Kicks are written to the eventfd ``kick``, or with -1 are told by ``kicked``.
+        """
+        return
+
+    def interrupt_by(self, call: int) -> None:
+        """Who answers elsewhere interrupts the driver by this eventfd from now on; with -1, ``on_signal`` does."""
         return
 
     def kicked(self) -> bool:

@@ -13,7 +13,7 @@ from hdvkit.errors import UsageError
 from hdvkit.pci.capabilities import express, vendor
 from hdvkit.pci.config import Bar, Capability, Command, ConfigSpace, Identity
 from hdvkit.pci.msix import CONTROL_OFFSET, Message, MsixTable
-from hdvkit.virtio.common import COMMON_SIZE, CommonConfig, ControlEvent, DeviceReset, MasteringLost
+from hdvkit.virtio.common import COMMON_SIZE, CommonConfig, ControlEvent, DeviceReset, InterruptsMoved, MasteringLost
 from hdvkit.virtio.spec import (
     MAX_QUEUE_SIZE,
     MAX_QUEUES,
@@ -179,6 +179,14 @@ class Transport:
         """The driver wants an interrupt for a queue: the message to send, if any can be sent now."""
         return self._signal(self.common.queues[index].vector, Isr.QUEUE)
 
+    def queue_vector(self, index: int) -> int | None:
+        """The vector for a queue, where the platform owns the table and may interrupt by itself.
+
+        None where ``signal_queue`` has to be asked each time. Changes with ``InterruptsMoved``.
+        """
+        vector = self.common.queues[index].vector
+        return vector if self._remapped and self.msix.enabled and vector != NO_VECTOR else None
+
     def signal_config(self) -> Message | None:
         """Tell the driver that configuration or status changed: the message to send, if any can be sent now."""
         return self._signal(self.common.config_vector, Isr.CONFIG)
@@ -307,7 +315,7 @@ class Transport:
         elif offset <= self._msix_control + 1 and offset + len(data) > self._msix_control:
             messages = self.msix.control(int.from_bytes(self.config.read(self._msix_control, 2), "little"))
             self._set_isr(self.isr)  # the pin is wanted or not, as MSI-X is off or on
-            return messages
+            return (*messages, InterruptsMoved()) if self._remapped else messages
         return ()
 
     def _windowed(self) -> tuple[int, int, int]:

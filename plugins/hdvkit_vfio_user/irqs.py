@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import select
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Lock
@@ -18,8 +19,9 @@ class Vectors:
     flags = IrqFlag.EVENTFD
     """No NORESIZE: with it QEMU takes all vectors back for each one it adds."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, moved: Callable[[], None]) -> None:
         self.count = count
+        self._moved = moved
         self._lock = Lock()
         self._fds: dict[int, int] = {}
         self._latched: set[int] = set()
@@ -33,21 +35,26 @@ class Vectors:
             else:
                 _write(fd)
 
+    def descriptor(self, vector: int) -> int:
+        """The eventfd of a vector, for whoever signals it without asking; -1 when it has none. On the loop's thread."""
+        return self._fds.get(vector, -1)
+
     def connect(self, start: int, fds: Sequence[int]) -> None:
         """These vectors have these eventfds now, ours to close."""
         with self._lock:
+            old = [self._fds.pop(vector, None) for vector in range(start, start + len(fds))]
             for vector, fd in enumerate(fds, start):
-                self._drop(vector)
                 self._fds[vector] = fd
                 if vector in self._latched:
                     self._latched.discard(vector)
                     _write(fd)
+        self._close(old)
 
     def disconnect(self, start: int, count: int) -> None:
         """These vectors have no eventfds any more."""
         with self._lock:
-            for vector in range(start, start + count):
-                self._drop(vector)
+            old = [self._fds.pop(vector, None) for vector in range(start, start + count)]
+        self._close(old)
 
     def off(self) -> None:
         """MSI-X is off: nothing is left, not even what was remembered."""
@@ -59,10 +66,11 @@ class Vectors:
         with self._lock:
             self._latched.clear()
 
-    def _drop(self, vector: int) -> None:
-        fd = self._fds.pop(vector, None)
-        if fd is not None:
-            os.close(fd)
+    def _close(self, fds: Sequence[int | None]) -> None:
+        self._moved()  # before their numbers can be anybody's
+        for fd in fds:
+            if fd is not None:
+                os.close(fd)
 
 
 class Pin:
@@ -134,8 +142,8 @@ class Pin:
 class Irqs:
     """All interrupts of one client, and what SET_IRQS does to them."""
 
-    def __init__(self, vectors: int, wanted: Callable[[], bool]) -> None:
-        self.vectors = Vectors(vectors)
+    def __init__(self, vectors: int, wanted: Callable[[], bool], moved: Callable[[], None]) -> None:
+        self.vectors = Vectors(vectors, moved)
         self.pin = Pin(wanted)
 
     def info(self, index: int) -> tuple[IrqFlag, int]:
@@ -167,8 +175,6 @@ class Irqs:
             raise Refused(errno.EINVAL)
         if not all(_is_eventfd(fd) for fd in fds):
             raise Refused(errno.EINVAL)
-        for fd in fds:
-            os.set_blocking(fd, False)  # signalling must not wait
         act(self, request, fds)
 
     def close(self) -> None:
@@ -246,5 +252,8 @@ def _is_eventfd(fd: int) -> bool:
 
 
 def _write(fd: int) -> None:
-    with contextlib.suppress(BlockingIOError):  # full: it is signalled already
+    """Signal an eventfd; one that is full is signalled already. Whether it blocks is the client's choice, and shared."""
+    if os.get_blocking(fd) and not select.select((), (fd,), (), 0)[1]:
+        return
+    with contextlib.suppress(BlockingIOError):
         os.eventfd_write(fd, 1)

@@ -60,7 +60,9 @@ class GuestMemory(RegionMemory):
             self.map(wanted.address, mapping.view, writable=wanted.writable)
         self._ranges[wanted.address] = Range(wanted, mapping)
         self._addresses.insert(at, wanted.address)
-        self._any_remote = self._any_remote or self._ranges[wanted.address].remote
+        if self._ranges[wanted.address].remote:
+            self._any_remote = True
+            self._changed()
 
     def holds(self, address: int, size: int) -> bool:
         """Whether that is a range as it was mapped."""
@@ -80,6 +82,7 @@ class GuestMemory(RegionMemory):
         del self._addresses[bisect(self._addresses, address) - 1]
         one.taken = True
         if one.mapping is None:
+            self._changed()
             gone()
         else:
             leaving = _Leaving(one.mapping, gone)
@@ -87,9 +90,10 @@ class GuestMemory(RegionMemory):
             leaving.wait(PATIENCE if patience is None else patience)
 
     @property
-    def all_mapped(self) -> bool:
-        """Whether the client gave a descriptor for every range."""
-        return not self._any_remote
+    def remote_ranges(self) -> Sequence[tuple[int, int]]:
+        """Address and size of what the client gave no descriptor for."""
+        remote = [one.wanted for one in self._ranges.values() if one.remote] if self._any_remote else []
+        return [(one.address, one.size) for one in remote]
 
     def lease(self, address: int, size: int, *, writable: bool, coherent: bool = False) -> Lease:
         """Lease a range of memory, wherever it lies; see :meth:`Memory.lease`."""

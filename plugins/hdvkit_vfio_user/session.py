@@ -55,7 +55,7 @@ class Session:
     def __init__(
         self, connection: socket.socket, function: Function, served: Set[Doorbell], ended: Callable[[str], None]
     ) -> None:
-        self.irqs = Irqs(function.vectors, lambda: function.asserts_pin)
+        self.irqs = Irqs(function.vectors, lambda: function.asserts_pin, function.interrupts_moved)
         self.kicks = Kicks(function.doorbells, served, self._look)
         self._function = function
         self._served = served

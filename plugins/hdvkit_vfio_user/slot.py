@@ -81,6 +81,16 @@ class VfioUserSlot(Slot):
     def dismiss(self, doorbell: Doorbell) -> None:
         """Its eventfd means nothing from now on."""
         self._served.discard(doorbell)
+        if self._session is not None:
+            self._session.kicks.take_back(doorbell)
+
+    def kick_descriptor(self, doorbell: Doorbell) -> int:
+        """The eventfd that the client was given for it."""
+        return -1 if self._session is None else self._session.kicks.lend(doorbell)
+
+    def call_descriptor(self, vector: int) -> int:
+        """The eventfd that the client gave for a vector."""
+        return -1 if self._session is None else self._session.irqs.vectors.descriptor(vector)
 
     def _accepted(self, connection: socket.socket) -> None:
         if self._session is not None:

@@ -52,7 +52,7 @@ def line() -> Line:
 
 @pytest.fixture
 async def irqs(line: Line) -> Irqs:
-    return Irqs(VECTORS, line)
+    return Irqs(VECTORS, line, lambda: None)
 
 
 # Vectors
@@ -297,4 +297,4 @@ async def test_info_says_what_there_is(irqs: Irqs) -> None:
     assert irqs.info(MSI) == irqs.info(ERR) == irqs.info(REQ) == (0, 0)
     with pytest.raises(Refused):
         irqs.info(5)
-    assert Irqs(0, Line()).info(MSIX)[1] == 0
+    assert Irqs(0, Line(), lambda: None).info(MSIX)[1] == 0

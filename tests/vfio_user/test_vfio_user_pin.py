@@ -42,7 +42,7 @@ def line() -> Line:
 
 @pytest.fixture
 async def irqs(line: Line) -> Irqs:
-    return Irqs(VECTORS, line)
+    return Irqs(VECTORS, line, lambda: None)
 
 
 async def test_the_pin_is_masked_by_its_own_signal(irqs: Irqs, line: Line, bells: Bells) -> None:
@@ -129,7 +129,7 @@ class Counting(Line):
 
 async def test_a_descriptor_that_ended_is_not_watched_for_ever() -> None:
     line = Counting()
-    irqs = Irqs(VECTORS, line)
+    irqs = Irqs(VECTORS, line, lambda: None)
     reading, writing = os.pipe()
     os.close(writing)  # readable for ever, and nothing to read
     try:

@@ -1,0 +1,162 @@
+"""A lane in front of a handler in C: what it answers, what it hands on, and that it lets go of everything."""
+
+import asyncio
+import importlib.util
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import cffi  # type: ignore[import-untyped]  # ships no annotations
+import pytest
+
+import hdvkit
+from hdvkit import Queue, native
+from hdvkit.native import NativeHandler
+from hdvkit.testing import kit
+from hdvkit.testing.driver import VirtioDriver
+from hdvkit.testing.echo import Echo
+from hdvkit.testing.guest import Guest
+
+pytestmark = pytest.mark.skipif(
+    not native.native().used or not hasattr(os, "eventfd"), reason=f"{native.native().reason}; and lanes need eventfds"
+)
+
+SOURCE = """
+#include <unistd.h>
+#include "handler.h"
+/* Echoes what begins with 'c'. What begins with 'w' waits at a pipe first, for who wants to see it wait. */
+static int gate;
+static bool answer(void *context, const hdv_chain *chain, uint32_t *written) {
+    uint8_t bytes[4096], go;
+    size_t size = hdv_chain_read(chain, 0, bytes, sizeof bytes);
+    (void)context;
+    if (!size || (bytes[0] != 'c' && bytes[0] != 'w'))
+        return false;
+    if (bytes[0] == 'w' && read(gate, &go, 1) != 1)
+        return false;
+    *written = (uint32_t)hdv_chain_write(chain, 0, bytes, size);
+    return true;
+}
+static uintptr_t answer_at(void) { return (uintptr_t)answer; }
+static void wait_at(int descriptor) { gate = descriptor; }
+"""
+KINDS = pytest.mark.parametrize("packed", [False, True], ids=["split", "packed"])
+
+
+@pytest.fixture(scope="module")
+def handler(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+    """The handler, compiled."""
+    here = Path(native.__file__).parent
+    ffi = cffi.FFI()
+    ffi.cdef("uintptr_t answer_at(void); void wait_at(int);")
+    ffi.set_source("_echoing", SOURCE, sources=[str(here / "chain.c")], include_dirs=[str(here)])
+    built = ffi.compile(tmpdir=str(tmp_path_factory.mktemp("handler")))
+    spec = importlib.util.spec_from_file_location("_echoing", built)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def gate(handler: ModuleType) -> Iterator[int]:
+    """A pipe that the handler reads from; its other end."""
+    inner, outer = os.pipe()
+    handler.lib.wait_at(inner)
+    yield outer
+    os.close(inner)
+    os.close(outer)
+
+
+class Echoing(Echo):
+    """Echoes in C, and what C declines in Python, and counts that."""
+
+    def __init__(self, handler: ModuleType) -> None:
+        self.handler = NativeHandler(handler.lib.answer_at(), 0)
+        self.declined: list[bytes] = []
+
+    def native_handler(self) -> NativeHandler:
+        """The one in C."""
+        return self.handler
+
+    async def serve(self, queue: Queue) -> None:
+        """Echo."""
+        async for chain in queue:
+            with chain:
+                self.declined.append(chain.read())
+                chain.write(self.declined[-1])
+
+
+async def echoed(driver: VirtioDriver, data: bytes, queue: int = 0) -> None:
+    async with asyncio.timeout(30):  # so that what hangs has a name
+        assert (await driver.queues[queue].submit([data], [len(data)])).data == data
+
+
+@KINDS
+async def test_c_answers_what_it_can_and_python_the_rest(handler: ModuleType, packed: bool) -> None:
+    threads = threading.active_count()
+    device = Echoing(handler)
+    async with hdvkit.open_host("sim", memory_mb=64) as host:
+        share = await host.add(device)
+        async with Guest.of(host).drive(share, packed=packed) as driver:
+            for number in range(100):
+                await echoed(driver, b"c%d" % number)
+                await echoed(driver, b"python %d" % number, queue=1)
+            many = [b"%s%d" % (b"cp"[number % 2 :][:1], number) for number in range(200)]
+            await asyncio.gather(*(echoed(driver, data) for data in many))
+            first, second = share.stats().queues
+            assert (first.chains, second.chains) == (300, 100)
+            assert first.taken == first.given == sum(map(len, many)) + sum(len(b"c%d" % n) for n in range(100))
+            assert first.interrupts > 0
+        assert len(device.declined) == 200
+        assert not [data for data in device.declined if data.startswith(b"c")]
+        assert share.stats().leases == 0
+    assert threading.active_count() == threads
+
+
+@KINDS
+async def test_a_reset_waits_for_what_c_is_doing(handler: ModuleType, gate: int, packed: bool) -> None:
+    async with hdvkit.open_host("sim", memory_mb=64) as host:
+        share = await host.add(Echoing(handler))
+        async with Guest.of(host).drive(share, packed=packed) as driver:
+            await echoed(driver, b"c")
+            waiting = asyncio.create_task(driver.queues[0].submit([b"w"], [1]))
+            while share.stats().queues[0].kicks < 2:  # noqa: ASYNC110 - C says nothing when it begins
+                await asyncio.sleep(0)
+            resetting = asyncio.create_task(driver.reset())
+            done, _ = await asyncio.wait([resetting], timeout=0.05)
+            assert not done, "C still has a chain"
+            os.write(gate, b"g")
+            await resetting
+            waiting.cancel()
+            await asyncio.wait([waiting])
+            assert share.stats().leases == 0
+            await driver.probe()
+            await driver.start()
+            await echoed(driver, b"c again")
+
+
+@KINDS
+async def test_removal_stops_c_first(handler: ModuleType, packed: bool) -> None:
+    async with hdvkit.open_host("sim", memory_mb=64, removable=False) as host:
+        device = Echoing(handler)
+        share = await host.add(device)
+        async with Guest.of(host).drive(share, packed=packed) as driver:
+            await echoed(driver, b"c")
+            assert await host.remove(share) is hdvkit.Removal.PARKED
+            async with asyncio.timeout(30):
+                assert (await driver.queues[0].submit([b"c"], [1])).written == 0
+        assert device.declined == []
+
+
+async def exchange_c(driver: VirtioDriver) -> None:
+    await echoed(driver, b"c")
+
+
+async def test_a_lane_outlives_hostile_guests(handler: ModuleType) -> None:
+    report = await kit.check_device(lambda: Echoing(handler), exchange=exchange_c)
+    report.raise_for_failures()
+    assert len(report.results) > 200
