@@ -148,7 +148,7 @@ async def test_removal_stops_c_first(handler: ModuleType, packed: bool) -> None:
             await echoed(driver, b"c")
             assert await host.remove(share) is hdvkit.Removal.PARKED
             async with asyncio.timeout(30):
-                assert (await driver.queues[0].submit([b"c"], [1])).written == 0
+                assert (await driver.queues[0].submit([b"c"], [1])).data == b"\xff", "what Echo refuses by"
         assert device.declined == []
 
 

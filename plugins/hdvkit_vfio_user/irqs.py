@@ -252,7 +252,7 @@ def _is_eventfd(fd: int) -> bool:
 
 
 def _write(fd: int) -> None:
-    """Signal an eventfd; one that is full is signalled already. Whether it blocks is the client's choice, and shared."""
+    """Signal an eventfd; one that is full is signalled already. Whether it blocks is the client's choice."""
     if os.get_blocking(fd) and not select.select((), (fd,), (), 0)[1]:
         return
     with contextlib.suppress(BlockingIOError):

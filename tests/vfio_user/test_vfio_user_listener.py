@@ -245,7 +245,7 @@ async def test_a_directory_without_permission_is_named(locked: Path) -> None:
 @pytest.mark.parametrize("name", ["a/b", "../a", "", "a\0b"])
 async def test_a_name_that_names_no_socket_is_refused(name: str, directory: Path) -> None:
     async with hdvkit.open_host("vfio-user", directory=directory) as host:
-        with pytest.raises(UsageError, match="cannot name a socket; give the device another|is no name of a device"):
+        with pytest.raises(UsageError, match=r"cannot name a socket; give the device another|is no name of a device"):
             await host.add(Echo(), name=name)
         assert host.devices == ()
         assert names(directory) == []
