@@ -9,7 +9,7 @@ import pytest
 from guest_files import LIMIT, LONG, Folder, booted, tools
 from hdvkit_virtiofs import VirtioFs
 from hdvkit_vm import Assets, VirtualMachine
-from test_semantics import MAKE_EXT4, check, file_system, read
+from on_ext4 import MAKE_EXT4, check, file_system, read
 
 HERE = Path(__file__).parent
 PROGRAM = "/programs/set_acls.py"

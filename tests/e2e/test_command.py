@@ -11,10 +11,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from guest_files import LIMIT
 from hdvkit_vm import Assets, VirtualMachine
-
-LIMIT = 300.0
-"""Seconds for one step; a boot takes ten where nothing else runs."""
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -7,14 +7,13 @@ import random
 from pathlib import Path
 
 import pytest
+from guest_files import LIMIT
 from hdvkit_vm import Assets, VirtualMachine
 
 import hdvkit
 from hdvkit import Event, Observer, Removal
 
 NOISE = random.Random(11).randbytes(1_000_003)
-LIMIT = 300.0
-"""Seconds for one step; each takes less than five where nothing else runs."""
 
 
 class Seen(Observer):

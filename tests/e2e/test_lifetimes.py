@@ -10,14 +10,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from guest_files import LIMIT
 from hdvkit_vm import Assets, MachineExited, VirtualMachine
 from qemu.qmp.qmp_client import ExecuteError
 
 import hdvkit
 from hdvkit import DeviceHost, Event, Function, Observer, State
-
-LIMIT = 300.0
-"""Seconds for one step; a boot takes ten where nothing else runs."""
 
 MOUNT = "mkdir -p /mnt; mount -t virtiofs share /mnt"
 HAMMER = "i=0; while :; do i=$((i + 1)); echo $i > /mnt/new; mv /mnt/new /mnt/count; cat /mnt/big > /dev/null; done"

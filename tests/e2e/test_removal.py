@@ -7,13 +7,11 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from guest_files import LIMIT
 from hdvkit_vm import Assets, VirtualMachine
 
 import hdvkit
 from hdvkit import Event, EventKind, Removal
-
-LIMIT = 300.0
-"""Seconds for one step; each takes less than five where nothing else runs."""
 
 Tree = dict[str, tuple[bytes, int, int]]
 """What lies below a folder: content, mode and time of each entry by path."""
