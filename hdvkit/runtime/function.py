@@ -235,6 +235,9 @@ class Function:
 
     def lane(self) -> LaneThread | None:
         """The thread that serves the queues, if the device has a handler in C and this is a place for one."""
+        if self._lane is not None and not self._lane.serves(self.slot.memory):
+            self._tasks.start_soon(self._lane.aclose, name=f"end the lane of {self.name}")  # of the last machine
+            self._lane = None
         if self._lane is None and not self.state.revoked and not self._observers.watch_completed:
             memory = self.slot.memory
             if lanes_run_here(memory) and (handler := self.device.native_handler()) is not None:

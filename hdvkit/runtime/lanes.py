@@ -29,13 +29,17 @@ class LaneThread:
         self._thread = threading.Thread(target=self._run, name=f"lane {name}", daemon=True)
         self._thread.start()
 
+    def serves(self, memory: Memory) -> bool:
+        """Whether it is for the machine that has this memory: each machine has a lane of its own."""
+        return self._lane.memory is memory
+
     def build_ring(self, index: int, memory: Memory, addresses: RingAddresses, size: int, features: Feature) -> Ring:
         """The ring of a queue; it is served from its ``begin`` to its ``close``.
 
         Raises:
             GuestError: Its place or size breaks a rule.
         """
-        assert memory is self._lane.memory
+        assert self.serves(memory)
         return self._lane.build_ring(index, addresses, size, features)
 
     async def revoke(self) -> None:

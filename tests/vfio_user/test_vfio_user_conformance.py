@@ -71,6 +71,28 @@ async def test_a_share_is_mounted_written_and_read(variant: str, tmp_path: Path)
     assert machine.faults == []
 
 
+@pytest.mark.parametrize("variant", ["posted", "ioeventfds", "no-descriptors"])
+async def test_one_machine_after_the_other_mounts_a_share(variant: str, tmp_path: Path) -> None:
+    (tmp_path / "greeting").write_text("hello")
+    with no_fds_lost():
+        async with asyncio.timeout(LIMIT), served(VirtioFs(source=tmp_path, tag="share")) as device:
+            for number in range(3):
+                events = device.function.events()
+                async with (
+                    VfioUserMachine(**VARIANTS[variant]) as machine,
+                    driven(machine, device.path) as driver,
+                    GuestMount(FuseClient(driver.queues[1:], driver.queues[0])) as mount,
+                ):
+                    assert await mount.read_text("greeting") == "hello"
+                    await mount.write_bytes("data", b"%d" % number)
+                    assert await mount.read_bytes("data") == b"%d" % number
+                async for event in events:
+                    if event.kind is EventKind.RESET:
+                        break
+                assert device.function.stats().leases == 0
+                assert machine.faults == []
+
+
 @pytest.mark.parametrize("packed", [False, True])
 async def test_packed_and_split_rings(packed: bool) -> None:
     async with (
