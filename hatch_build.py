@@ -11,7 +11,11 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-PARTS = ("hdvkit/native/build.py", "devices/hdvkit_virtiofs/native/build.py")
+PARTS = (
+    "hdvkit/native/build.py",
+    "devices/hdvkit_virtiofs/native/build.py",
+    "plugins/hdvkit_vfio_user/native/build.py",
+)
 SWITCH = "HDVKIT_BUILD_NATIVE"
 """Environment: 0 builds no C, 1 fails where it cannot be built, as wheels must."""
 

@@ -3,6 +3,6 @@
 ``HDVKIT_NATIVE=0`` in the environment uses Python all the same, ``HDVKIT_NATIVE=1`` insists on C.
 """
 
-from hdvkit.native.choice import Native, NativeHandler, build_ring, native, suits
+from hdvkit.native.choice import Native, NativeHandler, NativeListener, build_ring, native, suits
 
-__all__ = ["Native", "NativeHandler", "build_ring", "native", "suits"]
+__all__ = ["Native", "NativeHandler", "NativeListener", "build_ring", "native", "suits"]

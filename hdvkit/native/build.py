@@ -54,10 +54,12 @@ typedef struct hdv_event {
 } hdv_event;
 typedef struct { uint64_t chains, taken, given, interrupts, kicks, wakeups, declined; } hdv_lane_counters;
 typedef struct { bool (*answer)(void *, const hdv_chain *, uint32_t *); void *context; } hdv_handler;
+typedef struct { size_t (*kicks)(void *, const uint8_t *, size_t); void *context; } hdv_listener;
 #define HDV_LANE_QUEUES ...
 #define HDV_EVENT_CHAIN ...
 #define HDV_EVENT_BROKEN ...
 #define HDV_EVENT_SIGNAL ...
+#define HDV_EVENT_SOCKET ...
 hdv_lane *hdv_lane_new(int, uint32_t);
 void hdv_lane_free(hdv_lane *);
 void hdv_lane_run(hdv_lane *);
@@ -67,6 +69,7 @@ void hdv_lane_set_handler(hdv_lane *, hdv_handler);
 void hdv_lane_attach(hdv_lane *, uint32_t, hdv_ring *, uint64_t, int, int);
 void hdv_lane_detach(hdv_lane *, uint32_t);
 void hdv_lane_set_call(hdv_lane *, uint32_t, int);
+void hdv_lane_listen(hdv_lane *, int, hdv_listener);
 bool hdv_lane_settled(hdv_lane *);
 void hdv_lane_kick(hdv_lane *);
 hdv_event *hdv_lane_take(hdv_lane *);

@@ -21,6 +21,13 @@ class NativeHandler(NamedTuple):
     context: int
 
 
+class NativeListener(NamedTuple):
+    """What tells kicks on a socket from other messages, in C, as handler.h says: addresses."""
+
+    kicks: int
+    context: int
+
+
 @attrs.frozen
 class Native:
     """What is used in this process, and why."""

@@ -11,4 +11,12 @@ typedef struct {
     void *context;
 } hdv_handler;
 
+/* What a platform gives a lane whose kicks come as messages on a socket, among others. */
+typedef struct {
+    /* How many bytes at the front are whole messages that are kicks and that nobody waits for an answer to. What comes
+     * behind them is Python's to read. The bytes are hostile. */
+    size_t (*kicks)(void *context, const uint8_t *bytes, size_t size);
+    void *context;
+} hdv_listener;
+
 #endif

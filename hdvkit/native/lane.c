@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -21,7 +22,11 @@
 #define SIGNAL_AFTER 16      /* chains that wait for one interrupt at most, */
 #define SIGNAL_WITHIN 20000  /* and for how many nanoseconds */
 #define EMPTY_LOOKS 16       /* as in hdvkit/runtime/queue.py: "there is more", and there was not */
+#define KICK_BYTES 1024      /* of a socket that are looked at at once: some thirty kicks */
+#define LISTEN_EVERY 50000   /* nanoseconds in which a busy lane looks at its socket */
 #define FIRST_POLL 10000     /* nanoseconds, where polling begins to grow */
+
+#define LISTENER UINT32_MAX /* stands for the socket where queues are named */
 
 typedef struct {
     hdv_ring *ring; /* NULL: not ours */
@@ -50,6 +55,9 @@ struct hdv_lane {
     bool stopping;
     int wake;
     int news;
+    int socket; /* -1: Python's */
+    hdv_listener listener;
+    uint64_t listened; /* when it was looked at last */
     uint64_t poll_most; /* nanoseconds */
     uint64_t poll_now;
     hdv_chain chain; /* of the thread */
@@ -98,6 +106,7 @@ hdv_lane *hdv_lane_new(int news, uint32_t poll_us) {
     pthread_mutex_init(&lane->lock, NULL);
     lane->last = &lane->first;
     lane->news = news;
+    lane->socket = -1;
     /* Alone on a processor, polling would keep the guest from what it is polled for. */
     lane->poll_most = may_poll() ? (uint64_t)poll_us * 1000u : 0;
     return lane;
@@ -172,6 +181,14 @@ void hdv_lane_set_call(hdv_lane *lane, uint32_t queue, int call) {
     lane->queues[queue].call = call;
     lane->queues[queue].call_blocks = blocks(call);
     pthread_mutex_unlock(&lane->lock);
+}
+
+void hdv_lane_listen(hdv_lane *lane, int socket, hdv_listener listener) {
+    pthread_mutex_lock(&lane->lock);
+    lane->socket = socket;
+    lane->listener = listener;
+    pthread_mutex_unlock(&lane->lock);
+    wake(lane);
 }
 
 bool hdv_lane_settled(hdv_lane *lane) {
@@ -310,6 +327,20 @@ static void answer(hdv_lane *lane, uint32_t index) {
     }
 }
 
+/* Take the kicks at the front of the socket; leave it to Python where something else is. All queues are looked at anyway,
+ * so it does not matter whose they were. */
+static void listen_for_kicks(hdv_lane *lane) {
+    uint8_t bytes[KICK_BYTES];
+    ssize_t seen = recv(lane->socket, bytes, sizeof bytes, MSG_PEEK | MSG_DONTWAIT);
+    if (seen < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    size_t kicks = seen > 0 ? lane->listener.kicks(lane->listener.context, bytes, (size_t)seen) : 0;
+    if (kicks && recv(lane->socket, bytes, kicks, MSG_DONTWAIT) == (ssize_t)kicks)
+        return;
+    lane->socket = -1;
+    announce(lane, new_event(HDV_EVENT_SOCKET, 0, 0, 0));
+}
+
 /* One turn of a queue: whether there was anything. */
 static bool serve(hdv_lane *lane, uint32_t index) {
     bool any = false;
@@ -335,6 +366,10 @@ static bool serve_all(hdv_lane *lane) {
     bool any = false;
     for (uint32_t index = 0; index < lane->count; index++)
         any = serve(lane, index) || any;
+    if (lane->socket >= 0 && now() - lane->listened >= LISTEN_EVERY) {
+        lane->listened = now();
+        listen_for_kicks(lane);
+    }
     return any;
 }
 
@@ -393,6 +428,8 @@ static void learn(hdv_lane *lane, uint64_t slept) {
 static nfds_t descriptors(const hdv_lane *lane, struct pollfd *waits, uint32_t *owners) {
     nfds_t count = 0;
     waits[count++] = (struct pollfd){lane->wake, POLLIN, 0};
+    owners[count] = LISTENER;
+    waits[count++] = (struct pollfd){lane->socket, POLLIN, 0}; /* poll(2) skips what is negative */
     for (uint32_t index = 0; index < lane->count; index++)
         if (lane->queues[index].ring && lane->queues[index].kick >= 0) {
             owners[count] = index;
@@ -402,8 +439,8 @@ static nfds_t descriptors(const hdv_lane *lane, struct pollfd *waits, uint32_t *
 }
 
 static void sleep_until_kicked(hdv_lane *lane) {
-    struct pollfd waits[HDV_LANE_QUEUES + 1];
-    uint32_t owners[HDV_LANE_QUEUES + 1] = {0};
+    struct pollfd waits[HDV_LANE_QUEUES + 2];
+    uint32_t owners[HDV_LANE_QUEUES + 2] = {0};
     nfds_t count = descriptors(lane, waits, owners);
     uint64_t began = now();
     pthread_mutex_unlock(&lane->lock);
@@ -413,6 +450,11 @@ static void sleep_until_kicked(hdv_lane *lane) {
     for (nfds_t at = 0; ready > 0 && at < count; at++) {
         if (!waits[at].revents)
             continue;
+        if (owners[at] == LISTENER) {
+            if (lane->socket == waits[at].fd)
+                listen_for_kicks(lane);
+            continue;
+        }
         lane_queue *owner = at ? &lane->queues[owners[at]] : NULL;
         if (owner && (!owner->ring || owner->kick != waits[at].fd))
             continue; /* detached meanwhile: that number may be anybody's by now */

@@ -11,7 +11,7 @@
 #define HDV_LANE_QUEUES 64
 
 /* What happened that Python has to see to. */
-typedef enum { HDV_EVENT_CHAIN, HDV_EVENT_BROKEN, HDV_EVENT_SIGNAL } hdv_event_kind;
+typedef enum { HDV_EVENT_CHAIN, HDV_EVENT_BROKEN, HDV_EVENT_SIGNAL, HDV_EVENT_SOCKET } hdv_event_kind;
 
 typedef struct hdv_event {
     struct hdv_event *next;
@@ -60,6 +60,10 @@ void hdv_lane_detach(hdv_lane *lane, uint32_t queue);
 void hdv_lane_set_call(hdv_lane *lane, uint32_t queue, int call);
 /* Whether the thread is done with all that was detached or replaced; if not, news is written when it is. */
 bool hdv_lane_settled(hdv_lane *lane);
+
+/* Read kicks from a socket too, a stream at the beginning of a message. At the first message that is no kick, or the
+ * end, the socket is Python's again and an event says so. With -1, leave it alone from now on. */
+void hdv_lane_listen(hdv_lane *lane, int socket, hdv_listener listener);
 
 /* Look at the queues: one was kicked by other means than its eventfd. */
 void hdv_lane_kick(hdv_lane *lane);

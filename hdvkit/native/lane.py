@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from hdvkit.errors import GuestError, HostError
 from hdvkit.memory import Lease, MemoryBusy, RegionMemory
 from hdvkit.native._native import ffi, lib
-from hdvkit.native.choice import NativeHandler
+from hdvkit.native.choice import NativeHandler, NativeListener
 from hdvkit.native.regions import Pointer, Table
 from hdvkit.native.rings import NativePackedRing, NativeRing, NativeSplitRing, sentence
 from hdvkit.virtio import Chain, Feature, RingAddresses, Work
@@ -39,6 +39,7 @@ class Lane:
         self._held: dict[int, tuple[Table, list[Lease]]] = {}  # tables that C may be using, by their names
         self._names = count(1)
         self._settling: list[Callable[[], None]] = []
+        self._unheard: Callable[[], None] | None = None
         self.c: Pointer = lib.hdv_lane_new(self.news, poll_us)
         if not self.c:
             os.close(self.news)
@@ -67,6 +68,21 @@ class Lane:
         function = ffi.cast("bool(*)(void *, const hdv_chain *, uint32_t *)", answer)
         lib.hdv_lane_set_handler(self.c, {"answer": function, "context": ffi.cast("void *", context)})
 
+    def listen(self, socket: int, listener: NativeListener, unheard: Callable[[], None]) -> None:
+        """Read kicks from a socket, which is at the beginning of a message.
+
+        At the first message that is no kick ``unheard`` is called, and the socket is the caller's again.
+        """
+        self._unheard = unheard
+        function = ffi.cast("size_t(*)(void *, const uint8_t *, size_t)", listener.kicks)
+        context = ffi.cast("void *", listener.context)
+        lib.hdv_lane_listen(self.c, socket, {"kicks": function, "context": context})
+
+    def leave(self) -> None:
+        """Leave the socket alone from now on; ``unheard`` is not called any more."""
+        self._unheard = None
+        lib.hdv_lane_listen(self.c, -1, {})
+
     def kick(self) -> None:
         """Look at the queues."""
         lib.hdv_lane_kick(self.c)
@@ -81,6 +97,12 @@ class Lane:
         # Asked before the events are taken: of what is settled by then, all events are among them.
         settled = bool(self._settling) and (over or lib.hdv_lane_settled(self.c))
         for event in _each(lib.hdv_lane_take(self.c)):
+            if event.kind == lib.HDV_EVENT_SOCKET:
+                unheard = self._unheard
+                self.leave()  # the news may be of an earlier socket
+                if unheard is not None:
+                    unheard()
+                continue
             ring = self._rings.get(event.life)
             if ring is not None:
                 ring.hear(event, self._held[event.table][0] if event.table else None)

@@ -1,6 +1,6 @@
 """What runs devices on an event loop: hosts, functions, queues, and the seam that platforms implement."""
 
-from hdvkit.runtime.backend import Backend, Finding, Removal, Slot
+from hdvkit.runtime.backend import Backend, Finding, KickReader, Removal, Slot
 from hdvkit.runtime.device import VirtioDevice
 from hdvkit.runtime.doorbell import Doorbell
 from hdvkit.runtime.function import Function
@@ -18,6 +18,7 @@ __all__ = [
     "Finding",
     "Function",
     "FunctionStats",
+    "KickReader",
     "Opening",
     "Queue",
     "QueueStats",

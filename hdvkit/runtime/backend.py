@@ -5,13 +5,14 @@ is the place of one function in it. The simulated host is one implementation amo
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import attrs
 
 from hdvkit.memory import Memory
+from hdvkit.native import NativeListener
 from hdvkit.pci.msix import Message
 
 if TYPE_CHECKING:
@@ -37,6 +38,21 @@ class Finding:
     good: bool
     advice: str = ""
     """What to do when it is not good."""
+
+
+class KickReader(Protocol):
+    """A thread that serves queues, as a platform sees it whose kicks come on a socket."""
+
+    def listen(self, socket: int, listener: NativeListener, unheard: Callable[[], None]) -> None:
+        """Read kicks from a socket, which is at the beginning of a message.
+
+        At the first message that is no kick ``unheard`` is called, and the socket is the caller's again.
+        """
+        ...
+
+    def leave(self) -> None:
+        """Leave the socket alone from now on; ``unheard`` is not called any more."""
+        ...
 
 
 class Slot(ABC):
@@ -95,6 +111,10 @@ class Slot(ABC):
         The platform tells of another one by ``Function.interrupts_moved``, before it closes this one.
         """
         return -1
+
+    def served_by(self, lane: KickReader | None, doorbells: "Sequence[Doorbell]") -> None:
+        """A thread serves the queues of these doorbells now, or none any more. It can read kicks from a socket."""
+        return
 
 
 class Backend(ABC):

@@ -77,6 +77,8 @@ class Function:
         self._doorbells = [Doorbell(index, self._loop, self._waker(index)) for index in range(len(self._names))]
         self._lost = lost
         self._lane: LaneThread | None = None
+        self._of_lane: set[int] = set()
+        """Queues that it serves."""
         self._resetting = False
         self._used = False  # since the last reset
         self._forgetting = False
@@ -223,6 +225,7 @@ class Function:
             await self._service.stop(self._life.change)
         self._service.close_all()
         if self._lane is not None:
+            self.slot.served_by(None, ())
             await self._lane.aclose()
             self._lane = None
         self._life.end(state, kind)
@@ -252,10 +255,19 @@ class Function:
             self.slot.doorbell(doorbell)
         else:
             self.slot.dismiss(doorbell)
+            if index in self._of_lane:
+                self._of_lane.discard(index)
+                self._tell_of_lane()
 
     def kick_descriptor(self, index: int) -> int:
-        """An eventfd that kicks of a queue are written to; -1 where there is none."""
+        """An eventfd that kicks of a queue of the lane are written to; -1 where there is none."""
+        self._of_lane.add(index)
+        self._tell_of_lane()
         return self.slot.kick_descriptor(self._doorbells[index])
+
+    def _tell_of_lane(self) -> None:
+        if self._lane is not None:
+            self.slot.served_by(self._lane, [self._doorbells[index] for index in sorted(self._of_lane)])
 
     def call_descriptor(self, index: int) -> int:
         """An eventfd that interrupts the driver for a queue; -1 where there is none."""

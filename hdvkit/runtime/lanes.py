@@ -4,10 +4,11 @@ import asyncio
 import contextlib
 import sys
 import threading
+from collections.abc import Callable
 from typing import TypeGuard
 
 from hdvkit.memory import Memory, RegionMemory
-from hdvkit.native import NativeHandler, native
+from hdvkit.native import NativeHandler, NativeListener, native
 from hdvkit.virtio import Feature, Ring, RingAddresses
 
 
@@ -41,6 +42,17 @@ class LaneThread:
         """
         assert self.serves(memory)
         return self._lane.build_ring(index, addresses, size, features)
+
+    def listen(self, socket: int, listener: NativeListener, unheard: Callable[[], None]) -> None:
+        """Read kicks from a socket, which is at the beginning of a message.
+
+        At the first message that is no kick ``unheard`` is called, and the socket is the caller's again.
+        """
+        self._lane.listen(socket, listener, unheard)
+
+    def leave(self) -> None:
+        """Leave the socket alone from now on; ``unheard`` is not called any more."""
+        self._lane.leave()
 
     async def revoke(self) -> None:
         """From now on nothing is answered by C; when this returns, nothing is being answered either."""

@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterable, Sequence, Set
 from functools import partial
 from typing import Any
 
-from hdvkit.runtime import Doorbell, Function
+from hdvkit.runtime import Doorbell, Function, KickReader
 from hdvkit_vfio_user import regions
 from hdvkit_vfio_user.hangup import hang_up
 from hdvkit_vfio_user.irqs import Irqs
 from hdvkit_vfio_user.kicks import Kicks
 from hdvkit_vfio_user.memory import GuestMemory
+from hdvkit_vfio_user.native import PostedKicks, posted_kicks
 from hdvkit_vfio_user.protocol import (
     Answer,
     Connection,
@@ -68,6 +69,9 @@ class Session:
         )
         self.memory = GuestMemory(self._remote)
         self._out: deque[Piece] = deque()
+        self._lane: KickReader | None = None
+        self._posted: PostedKicks | None = None
+        self._lent = False  # the socket, to the lane
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(connection.fileno(), self._readable)
 
@@ -75,6 +79,7 @@ class Session:
         """Let go of the client: the device is reset, its memory unmapped, its eventfds closed."""
         if self._socket.fileno() < 0:
             return
+        self._take_back()
         self._loop.remove_reader(self._socket.fileno())
         self._loop.remove_writer(self._socket.fileno())
         hang_up(self._socket)
@@ -108,6 +113,7 @@ class Session:
             self._take(event)
         _close_all(self._connection.unwanted_fds())
         self._flush()
+        self._lend()
 
     def _receive(self) -> tuple[bytes, tuple[int, ...], int]:
         fds = array("i")
@@ -132,6 +138,7 @@ class Session:
             while self._out:
                 self._send(self._out[0])
         except BlockingIOError:
+            self._take_back()
             self._loop.remove_reader(self._socket.fileno())
             self._loop.add_writer(self._socket.fileno(), self._writable)
         except OSError as error:
@@ -150,6 +157,36 @@ class Session:
         self._loop.remove_writer(self._socket.fileno())
         self._loop.add_reader(self._socket.fileno(), self._readable)
         self._flush()
+
+    # The lane
+
+    def served_by(self, lane: KickReader | None, doorbells: Sequence[Doorbell]) -> None:
+        """Let ``lane`` read the kicks of these doorbells that the client posts; with None, nobody but us."""
+        self._take_back()
+        self._lane = lane
+        self._posted = posted_kicks(self._function.doorbells, doorbells) if lane is not None and doorbells else None
+        self._lend()
+
+    def _lend(self) -> None:
+        """Between two messages the socket can be the lane's, until one comes that is no kick."""
+        if self._lane is None or self._posted is None or self._lent or self._socket.fileno() < 0:
+            return
+        if self._connection.between_messages and not self._out:
+            self._lent = True
+            self._loop.remove_reader(self._socket.fileno())
+            self._lane.listen(self._socket.fileno(), self._posted.listener, self._unheard)
+
+    def _unheard(self) -> None:
+        """The lane has given the socket back: there is something to read."""
+        self._lent = False
+        self._loop.add_reader(self._socket.fileno(), self._readable)
+        self._readable()
+
+    def _take_back(self) -> None:
+        if self._lent and self._lane is not None:
+            self._lane.leave()
+            self._lent = False
+            self._loop.add_reader(self._socket.fileno(), self._readable)
 
     # Requests
 

@@ -2,12 +2,12 @@
 
 import logging
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from hdvkit.memory import RegionMemory
 from hdvkit.pci import Message
-from hdvkit.runtime import INTX, Doorbell, Function, Removal, Slot
+from hdvkit.runtime import INTX, Doorbell, Function, KickReader, Removal, Slot
 from hdvkit_vfio_user import qemu
 from hdvkit_vfio_user.listener import Listener
 from hdvkit_vfio_user.refusals import Refusals
@@ -91,6 +91,11 @@ class VfioUserSlot(Slot):
     def call_descriptor(self, vector: int) -> int:
         """The eventfd that the client gave for a vector."""
         return -1 if self._session is None else self._session.irqs.vectors.descriptor(vector)
+
+    def served_by(self, lane: KickReader | None, doorbells: Sequence[Doorbell]) -> None:
+        """Kicks that the client posts are read by the lane."""
+        if self._session is not None:
+            self._session.served_by(lane, doorbells)
 
     def _accepted(self, connection: socket.socket) -> None:
         if self._session is not None:

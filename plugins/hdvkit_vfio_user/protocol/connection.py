@@ -109,6 +109,11 @@ class Connection:
             self._drop_input()
         return events
 
+    @property
+    def between_messages(self) -> bool:
+        """Whether the next byte that comes begins a message."""
+        return self.state is State.OPEN and not self._buffer and not self._fds
+
     def unwanted_fds(self) -> list[int]:
         """Descriptors that came with messages they do not belong to: close them."""
         fds, self._unwanted = self._unwanted, []
