@@ -44,6 +44,17 @@ KNOWN = {
     r"space: moved [012] (4611686018427387904|9223372036854775807)": (
         "A position may lie behind the largest file of ext4: the guest does not know the host's limit."
     ),
+    r"times: of_a_file (read-end|copy-from)": (
+        "Linux's FUSE does not ask for the end of a file whose size it knows, and not again for the time of access "
+        "after `copy_file_range`."
+    ),
+    r"times: of_a_file chown-nobody": (
+        "Of `chown` with neither user nor group Linux's FUSE tells nothing but that it was called; "
+        "the time of change stays, unless it takes setuid or setgid."
+    ),
+    r"xattrs: of_kind socket user\.a .* \(7\.x\)": (
+        "Newer kernels let sockets have `user.` attributes on ext4; whether a share does is the host's kernel's affair."
+    ),
     r"times: born_when_made \(6\.1\)": "Linux before 6.6 does not ask FUSE when a file was made.",
 }
 """Group and case, as a pattern, to the reason why the share answers otherwise. The page has them too.

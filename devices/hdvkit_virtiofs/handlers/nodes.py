@@ -62,9 +62,11 @@ async def getattr_(server: S, call: Call) -> bytes:
 async def setattr_(server: S, call: Call) -> bytes:
     """SETATTR; a size needs a file that is open for writing when it comes with one."""
     changes = call.message.changes(time.time_ns())
-    if changes == NOTHING and InitFlag.HANDLE_KILLPRIV_V2 in server.session.flags:
-        changes = KILL_SUIDGID  # what is left of chown(-1, -1) on its way: Linux takes the bits away then, too
     with server.nodes.pinned(call.header.nodeid) as node:
+        if changes == NOTHING and InitFlag.HANDLE_KILLPRIV_V2 in server.session.flags:
+            # What is left of chown(-1, -1) on its way: Linux takes the bits away then, too, if the owner asks for it.
+            await _require_owner_of_suidgid(server, node, call)
+            changes = KILL_SUIDGID
         if (
             call.message.fh is not None
             and changes.size is not None
@@ -72,6 +74,14 @@ async def setattr_(server: S, call: Call) -> bytes:
         ):
             raise FuseError(errno.EBADF)
         return server.attr(await server.operations.setattr(node, changes, _handle(server, call), call.context))
+
+
+async def _require_owner_of_suidgid(server: S, node: Any, call: Call) -> None:
+    """Linux lets others do that only where there is nothing to take."""
+    attributes = await server.operations.getattr(node, None, call.context)
+    runs_as_group = attributes.mode & stat.S_ISGID and attributes.mode & stat.S_IXGRP
+    if call.context.uid not in (0, attributes.uid) and (attributes.mode & stat.S_ISUID or runs_as_group):
+        raise FuseError(errno.EPERM)
 
 
 async def statx(server: S, call: Call) -> bytes:
