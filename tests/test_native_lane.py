@@ -26,21 +26,21 @@ pytestmark = pytest.mark.skipif(
 SOURCE = """
 #include <unistd.h>
 #include "handler.h"
-/* Echoes what begins with 'c'. What begins with 'w' waits at a pipe first, for who wants to see it wait. */
-static int gate;
+/* Echoes what begins with 'c'. What begins with 'w' says that it is here, and waits until it is told to go on. */
+static int here, gate;
 static bool answer(void *context, const hdv_chain *chain, uint32_t *written) {
     uint8_t bytes[4096], go;
     size_t size = hdv_chain_read(chain, 0, bytes, sizeof bytes);
     (void)context;
     if (!size || (bytes[0] != 'c' && bytes[0] != 'w'))
         return false;
-    if (bytes[0] == 'w' && read(gate, &go, 1) != 1)
+    if (bytes[0] == 'w' && (write(here, bytes, 1) != 1 || read(gate, &go, 1) != 1))
         return false;
     *written = (uint32_t)hdv_chain_write(chain, 0, bytes, size);
     return true;
 }
 static uintptr_t answer_at(void) { return (uintptr_t)answer; }
-static void wait_at(int descriptor) { gate = descriptor; }
+static void wait_at(int tell, int wait) { here = tell; gate = wait; }
 """
 KINDS = pytest.mark.parametrize("packed", [False, True], ids=["split", "packed"])
 
@@ -50,7 +50,7 @@ def handler(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     """The handler, compiled."""
     here = Path(native.__file__).parent
     ffi = cffi.FFI()
-    ffi.cdef("uintptr_t answer_at(void); void wait_at(int);")
+    ffi.cdef("uintptr_t answer_at(void); void wait_at(int, int);")
     ffi.set_source("_echoing", SOURCE, sources=[str(here / "chain.c")], include_dirs=[str(here)])
     built = ffi.compile(tmpdir=str(tmp_path_factory.mktemp("handler")))
     spec = importlib.util.spec_from_file_location("_echoing", built)
@@ -62,13 +62,13 @@ def handler(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
 
 
 @pytest.fixture
-def gate(handler: ModuleType) -> Iterator[int]:
-    """A pipe that the handler reads from; its other end."""
-    inner, outer = os.pipe()
-    handler.lib.wait_at(inner)
-    yield outer
-    os.close(inner)
-    os.close(outer)
+def gate(handler: ModuleType) -> Iterator[tuple[int, int]]:
+    """Where the handler says that it is here, and where it is told to go on."""
+    (here, tell), (wait, go) = os.pipe(), os.pipe()
+    handler.lib.wait_at(tell, wait)
+    yield here, go
+    for descriptor in (here, tell, wait, go):
+        os.close(descriptor)
 
 
 class Echoing(Echo):
@@ -118,18 +118,19 @@ async def test_c_answers_what_it_can_and_python_the_rest(handler: ModuleType, pa
 
 
 @KINDS
-async def test_a_reset_waits_for_what_c_is_doing(handler: ModuleType, gate: int, packed: bool) -> None:
+async def test_a_reset_waits_for_what_c_is_doing(handler: ModuleType, gate: tuple[int, int], packed: bool) -> None:
+    here, go = gate
     async with hdvkit.open_host("sim", memory_mb=64) as host:
         share = await host.add(Echoing(handler))
         async with Guest.of(host).drive(share, packed=packed) as driver:
             await echoed(driver, b"c")
             waiting = asyncio.create_task(driver.queues[0].submit([b"w"], [1]))
-            while share.stats().queues[0].kicks < 2:  # noqa: ASYNC110 - C says nothing when it begins
-                await asyncio.sleep(0)
+            async with asyncio.timeout(30):
+                assert await asyncio.to_thread(os.read, here, 1) == b"w"
             resetting = asyncio.create_task(driver.reset())
             done, _ = await asyncio.wait([resetting], timeout=0.05)
             assert not done, "C still has a chain"
-            os.write(gate, b"g")
+            os.write(go, b"g")
             await resetting
             waiting.cancel()
             await asyncio.wait([waiting])
@@ -150,6 +151,30 @@ async def test_removal_stops_c_first(handler: ModuleType, packed: bool) -> None:
             async with asyncio.timeout(30):
                 assert (await driver.queues[0].submit([b"c"], [1])).data == b"\xff", "what Echo refuses by"
         assert device.declined == []
+
+
+async def test_what_is_replaced_is_let_go_of_under_load(handler: ModuleType) -> None:
+    async with hdvkit.open_host("sim", memory_mb=64) as host:
+        share = await host.add(Echoing(handler))
+        async with Guest.of(host).drive(share) as driver:
+
+            async def flood() -> None:
+                while True:
+                    await driver.queues[0].submit([b"c" * 2000], [2000])
+
+            floods = [asyncio.create_task(flood()) for _ in range(60)]
+            memory = share.slot.memory
+            for _ in range(20):
+                await echoed(driver, b"c")
+                before = memory.leases
+                memory.watchers[0]()  # as when a region comes
+                async with asyncio.timeout(30):
+                    while memory.leases > before + 400:  # noqa: ASYNC110 - C lets go on its own thread
+                        await asyncio.sleep(0.001)
+            for task in floods:
+                task.cancel()
+            await asyncio.gather(*floods, return_exceptions=True)
+        assert share.stats().leases == 0
 
 
 async def exchange_c(driver: VirtioDriver) -> None:

@@ -56,6 +56,15 @@ async def refusal(asked: Awaitable[object]) -> int:
     return caught.value.errno
 
 
+async def shown(client: FuseClient, nodeid: int) -> int | tuple[int, int, int]:
+    """Number, size and names of a file, or the errno."""
+    try:
+        attributes = (await client.getattr(nodeid)).attr
+    except OSError as error:
+        return error.errno or 0
+    return attributes.ino, attributes.size, attributes.nlink
+
+
 def names(folder: Path) -> list[str]:
     """What lies in a folder."""
     return sorted(path.name for path in folder.iterdir())
@@ -229,6 +238,25 @@ async def test_many_requests_of_both_at_once(folder: Path) -> None:
 
         await asyncio.gather(*(churn(number) for number in range(8)))
     assert names(folder) == ["directory", "file"]
+
+
+async def test_a_deleted_node_never_shows_another_file(folder: Path) -> None:
+    """The host gives inode numbers again, and the process descriptors, to files that have nothing to do with it."""
+    async with mounted(folder, max_inode_descriptors=64) as (client, _):
+        deleted = []
+        for number in range(150):
+            made = await client.create(ROOT_ID, f"old{number}", Open.RDWR | Open.CREAT, 0o600)
+            await client.release(made.entry.nodeid, made.open.fh)
+            await client.unlink(ROOT_ID, f"old{number}")
+            deleted.append(made.entry)
+        for number in range(100):
+            made = await client.create(ROOT_ID, f"new{number}", Open.RDWR | Open.CREAT, 0o644)
+            await client.write(made.entry.nodeid, made.open.fh, 0, b"of another file")
+            await client.release(made.entry.nodeid, made.open.fh)
+            if number % 2:
+                await client.forget(made.entry.nodeid, 1)
+        for entry in deleted:
+            assert await shown(client, entry.nodeid) in (errno.ESTALE, (entry.attr.ino, 0, 0))
 
 
 def test_only_directories_of_the_host_have_c(folder: Path) -> None:

@@ -70,7 +70,8 @@ void hdv_lane_attach(hdv_lane *, uint32_t, hdv_ring *, uint64_t, int, int);
 void hdv_lane_detach(hdv_lane *, uint32_t);
 void hdv_lane_set_call(hdv_lane *, uint32_t, int);
 void hdv_lane_listen(hdv_lane *, int, hdv_listener);
-bool hdv_lane_settled(hdv_lane *);
+uint64_t hdv_lane_ticket(hdv_lane *);
+uint64_t hdv_lane_passed(hdv_lane *);
 void hdv_lane_kick(hdv_lane *);
 hdv_event *hdv_lane_take(hdv_lane *);
 void hdv_event_free(hdv_event *);
@@ -87,7 +88,8 @@ def build() -> Path:
     """
     with tempfile.TemporaryDirectory() as folder:
         built = Path(builder().compile(tmpdir=folder))
-        return Path(shutil.copy2(built, HERE / built.name))
+        fresh = Path(shutil.copy2(built, HERE / f"{built.name}.new"))
+    return fresh.replace(HERE / built.name)  # a process that has the old one keeps it
 
 
 def builder() -> cffi.FFI:

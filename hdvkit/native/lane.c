@@ -35,6 +35,7 @@ typedef struct {
     int call;
     bool call_blocks; /* the machine's choice; it must not stop us all the same */
     bool broken;
+    bool signal_told; /* Python is to interrupt, and has not taken that yet */
     uint32_t unsignalled; /* answered here, and not yet asked whether the driver wants to hear */
     uint32_t empty_looks;
     uint64_t oldest; /* when the first of them was */
@@ -50,8 +51,9 @@ struct hdv_lane {
     hdv_handler handler;
     hdv_event *first;
     hdv_event **last;
-    bool busy; /* the thread has a chain */
-    bool settle_asked;
+    bool busy;     /* the thread has a chain */
+    uint64_t done; /* chains that it has had */
+    uint64_t asked; /* somebody waits for so many */
     bool stopping;
     int wake;
     int news;
@@ -191,12 +193,19 @@ void hdv_lane_listen(hdv_lane *lane, int socket, hdv_listener listener) {
     wake(lane);
 }
 
-bool hdv_lane_settled(hdv_lane *lane) {
+uint64_t hdv_lane_ticket(hdv_lane *lane) {
     pthread_mutex_lock(&lane->lock);
-    bool settled = !lane->busy;
-    lane->settle_asked = lane->settle_asked || !settled;
+    uint64_t ticket = lane->done + lane->busy;
+    lane->asked = ticket;
     pthread_mutex_unlock(&lane->lock);
-    return settled;
+    return ticket;
+}
+
+uint64_t hdv_lane_passed(hdv_lane *lane) {
+    pthread_mutex_lock(&lane->lock);
+    uint64_t passed = lane->done;
+    pthread_mutex_unlock(&lane->lock);
+    return passed;
 }
 
 void hdv_lane_kick(hdv_lane *lane) {
@@ -270,6 +279,8 @@ hdv_event *hdv_lane_take(hdv_lane *lane) {
     hdv_event *events = lane->first;
     lane->first = NULL;
     lane->last = &lane->first;
+    for (uint32_t index = 0; index < lane->count; index++)
+        lane->queues[index].signal_told = false;
     pthread_mutex_unlock(&lane->lock);
     return events;
 }
@@ -285,8 +296,10 @@ static void signal_driver(hdv_lane *lane, uint32_t index) {
     queue->unsignalled = 0;
     if (!queue->ring || !hdv_ring_should_signal(queue->ring))
         return;
-    if (!call_driver(queue))
-        announce(lane, new_event(HDV_EVENT_SIGNAL, index, queue->life, 0));
+    if (call_driver(queue) || queue->signal_told)
+        return;
+    queue->signal_told = true;
+    announce(lane, new_event(HDV_EVENT_SIGNAL, index, queue->life, 0));
 }
 
 static void give_back(hdv_lane *lane, uint32_t index, uint32_t written) {
@@ -314,6 +327,7 @@ static void answer(hdv_lane *lane, uint32_t index) {
     bool answered = handler.answer && !lane->chain.remote && handler.answer(handler.context, &lane->chain, &written);
     pthread_mutex_lock(&lane->lock);
     lane->busy = false;
+    lane->done++;
     bool ours = lane->queues[index].ring && lane->queues[index].life == life;
     if (ours && answered)
         give_back(lane, index, written);
@@ -321,10 +335,8 @@ static void answer(hdv_lane *lane, uint32_t index) {
         lane->queues[index].counters.declined++;
         hand_on(lane, index, table);
     }
-    if (lane->settle_asked) {
-        lane->settle_asked = false;
+    if (lane->done == lane->asked)
         write_event(lane->news);
-    }
 }
 
 /* Take the kicks at the front of the socket; leave it to Python where something else is. All queues are looked at anyway,
@@ -470,9 +482,13 @@ void hdv_lane_run(hdv_lane *lane) {
     pthread_mutex_lock(&lane->lock);
     while (!lane->stopping) {
         disarm(lane);
-        while (serve_all(lane) || (lane->poll_now && poll_rings(lane)))
-            if (lane->stopping)
+        /* A ring that is said to have something, and has not, ends at arm(), which counts that. */
+        for (bool found = true; found || (lane->poll_now && poll_rings(lane));) {
+            bool looked = found;
+            found = serve_all(lane);
+            if (lane->stopping || (!looked && !found))
                 break;
+        }
         if (!lane->stopping && !arm(lane))
             sleep_until_kicked(lane);
     }

@@ -58,8 +58,10 @@ void hdv_lane_attach(hdv_lane *lane, uint32_t queue, hdv_ring *ring, uint64_t li
 /* Let go of a queue once settled. */
 void hdv_lane_detach(hdv_lane *lane, uint32_t queue);
 void hdv_lane_set_call(hdv_lane *lane, uint32_t queue, int call);
-/* Whether the thread is done with all that was detached or replaced; if not, news is written when it is. */
-bool hdv_lane_settled(hdv_lane *lane);
+/* A name for now: the thread is done with all that was detached or replaced until now when hdv_lane_passed has reached
+ * it. If it has not yet, news is written when it has. */
+uint64_t hdv_lane_ticket(hdv_lane *lane);
+uint64_t hdv_lane_passed(hdv_lane *lane);
 
 /* Read kicks from a socket too, a stream at the beginning of a message. At the first message that is no kick, or the
  * end, the socket is Python's again and an event says so. With -1, leave it alone from now on. */

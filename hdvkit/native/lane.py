@@ -6,12 +6,14 @@ Whoever owns a lane runs :meth:`Lane.run` in a thread of its own and calls :meth
 import contextlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from typing import Final, NamedTuple
 
+import attrs
+
 from hdvkit.errors import GuestError, HostError
-from hdvkit.memory import Lease, MemoryBusy, RegionMemory
+from hdvkit.memory import Lease, RegionMemory
 from hdvkit.native._native import ffi, lib
 from hdvkit.native.choice import NativeHandler, NativeListener
 from hdvkit.native.regions import Pointer, Table
@@ -36,9 +38,9 @@ class Lane:
         self.news = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._rings: dict[int, LaneRing] = {}  # by life: those that are attached, or not yet let go of
         self._table: Table | None = None
-        self._held: dict[int, tuple[Table, list[Lease]]] = {}  # tables that C may be using, by their names
+        self._held: dict[int, _Held] = {}  # tables that C may be using, or has told of, by their names
         self._names = count(1)
-        self._settling: list[Callable[[], None]] = []
+        self._settling: deque[tuple[int, Callable[[], None]]] = deque()
         self._unheard: Callable[[], None] | None = None
         self.c: Pointer = lib.hdv_lane_new(self.news, poll_us)
         if not self.c:
@@ -95,25 +97,26 @@ class Lane:
         with contextlib.suppress(BlockingIOError):  # called without news, to be sure
             os.eventfd_read(self.news)
         # Asked before the events are taken: of what is settled by then, all events are among them.
-        settled = bool(self._settling) and (over or lib.hdv_lane_settled(self.c))
+        passed = float("inf") if over else lib.hdv_lane_passed(self.c)
         for event in _each(lib.hdv_lane_take(self.c)):
             if event.kind == lib.HDV_EVENT_SOCKET:
-                unheard = self._unheard
-                self.leave()  # the news may be of an earlier socket
-                if unheard is not None:
-                    unheard()
+                self._unlisten()
                 continue
             ring = self._rings.get(event.life)
             if ring is not None:
-                ring.hear(event, self._held[event.table][0] if event.table else None)
-        if settled:
-            waiting, self._settling = self._settling, []
-            for then in waiting:
-                then()
+                ring.hear(event, self._held.get(event.table))
+        while self._settling and self._settling[0][0] <= passed:
+            self._settling.popleft()[1]()
+
+    def _unlisten(self) -> None:
+        unheard = self._unheard
+        self.leave()  # the news may be of an earlier socket
+        if unheard is not None:
+            unheard()
 
     def when_settled(self, then: Callable[[], None]) -> None:
         """Call ``then`` when C has let go of all that was detached or replaced until now; at once, if it has."""
-        self._settling.append(then)
+        self._settling.append((lib.hdv_lane_ticket(self.c), then))
         self.hear()
 
     def build_ring(self, index: int, addresses: RingAddresses, size: int, features: Feature) -> "LaneRing":
@@ -152,7 +155,7 @@ class Lane:
             return
         old, name = set(self._held), next(self._names)
         self._table = Table(self.memory)
-        self._held[name] = self._table, self._table.hold()
+        self._held[name] = _Held(self._table, self._table.hold())
         lib.hdv_lane_set_memory(self.c, name, self._table.c.regions, len(self._table))
         self.when_settled(lambda: self._release(old))
 
@@ -161,17 +164,47 @@ class Lane:
         self._table = None
         self._release(self._held)
 
-    def _release(self, names: "set[int] | dict[int, tuple[Table, list[Lease]]]") -> None:
+    def _release(self, names: "Iterable[int]") -> None:
+        """C does not use these tables any more."""
         for name in tuple(names):
-            for lease in self._held.pop(name, (None, []))[1]:
+            self._held.pop(name).retire()
+
+
+@attrs.define(eq=False)
+class _Held:
+    """The regions of a table, leased as long as C uses it or there is a chain by it that nobody has taken."""
+
+    table: Table
+    _leases: list[Lease]
+    _untaken: int = 0
+    _retired: bool = False
+
+    def add(self) -> None:
+        """There is one more such chain."""
+        self._untaken += 1
+
+    def take(self) -> None:
+        """It was taken: its own leases hold what it needs."""
+        self._untaken -= 1
+        self._let_go()
+
+    def retire(self) -> None:
+        """C uses it no more."""
+        self._retired = True
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._retired and not self._untaken:
+            leases, self._leases = self._leases, []
+            for lease in leases:
                 lease.release()
 
 
-class _Later(NamedTuple):
-    """A chain whose buffers could not be reached."""
+class _Untaken(NamedTuple):
+    """A chain that C has declined."""
 
     event: Pointer
-    table: Table
+    held: _Held
 
 
 class LaneRing(NativeRing):
@@ -189,7 +222,7 @@ class LaneRing(NativeRing):
         super().__init__(memory, addresses, size, features)
         self.waits_for_kicks = True
         self.life = next(_lives)
-        self._arrived: deque[Chain | _Later | GuestError] = deque()
+        self._arrived: deque[_Untaken | GuestError] = deque()
         self._wants_signal = False
         self._told = Work()
 
@@ -198,6 +231,8 @@ class LaneRing(NativeRing):
         if not self._attached and not self._closed:
             self._attached = True
             self._lane.attach(self, kick, self._call)
+        elif not self._closed:
+            self._lane.kick()  # whoever stopped serving it may have taken one from its eventfd
 
     def kicked(self) -> bool:
         """The lane looks, and says what there is for Python."""
@@ -210,7 +245,7 @@ class LaneRing(NativeRing):
         if self._attached and not self._closed:
             lib.hdv_lane_set_call(self._lane.c, self.index, call)
 
-    def hear(self, event: Pointer, table: Table | None) -> None:
+    def hear(self, event: Pointer, held: _Held | None) -> None:
         """Something came up from the lane."""
         if event.kind == lib.HDV_EVENT_SIGNAL:
             self.on_signal()
@@ -218,28 +253,22 @@ class LaneRing(NativeRing):
         if event.kind == lib.HDV_EVENT_BROKEN:
             self._arrived.append(GuestError(sentence(event.error)))
         else:
-            assert table is not None
-            self._arrived.append(self._leased(event, table))
+            assert held is not None
+            held.add()
+            self._arrived.append(_Untaken(event, held))
         self.on_arrived()
 
-    def _leased(self, event: Pointer, table: Table) -> "Chain | _Later":
-        """The chain of an event; where its buffers cannot be reached now, what makes it of them later."""
-        try:
-            return self._chain_of(event, table)
-        except MemoryBusy:
-            return _Later(event, table)
-
     def pop(self) -> Chain | None:
-        """Take what the lane has declined."""
+        """Take what the lane has declined; its buffers are leased now."""
         if not self._arrived:
             return None
         arrived = self._arrived[0]
-        if isinstance(arrived, _Later):
-            arrived = self._chain_of(arrived.event, arrived.table)
-        self._arrived.popleft()
         if isinstance(arrived, GuestError):
             raise arrived
-        return arrived
+        chain = self._chain_of(arrived.event, arrived.held.table)
+        self._arrived.popleft()
+        arrived.held.take()
+        return chain
 
     def arm(self) -> bool:
         """The lane arms by itself."""
@@ -281,10 +310,10 @@ class LaneRing(NativeRing):
 
     def _let_go(self) -> None:
         self._letting_go = False
-        while self._arrived:
+        while self._arrived:  # nobody has taken them, so nobody gives them back
             arrived = self._arrived.popleft()
-            if isinstance(arrived, Chain):
-                arrived.complete()
+            if isinstance(arrived, _Untaken):
+                arrived.held.take()
         super()._release()
         self.on_settled()
 

@@ -244,7 +244,10 @@ class Function:
         if self._lane is None and not self.state.revoked and not self._observers.watch_completed:
             memory = self.slot.memory
             if lanes_run_here(memory) and (handler := self.device.native_handler()) is not None:
-                self._lane = LaneThread(memory, handler, self.name)
+                try:
+                    self._lane = LaneThread(memory, handler, self.name)
+                except OSError as error:
+                    log.warning("%s is served by Python: %s", self.name, error)
         return self._lane
 
     def serving(self, index: int, active: bool) -> None:

@@ -5,18 +5,22 @@ import contextlib
 import sys
 import threading
 from collections.abc import Callable
-from typing import TypeGuard
+from typing import Final, TypeGuard
 
+from hdvkit.errors import HostError
 from hdvkit.memory import Memory, RegionMemory
 from hdvkit.native import NativeHandler, NativeListener, native
 from hdvkit.virtio import Feature, Ring, RingAddresses
+
+MOST_QUEUES: Final = 64
+"""Queues of one device that a lane serves, as lane.h has it; Python serves those behind."""
 
 
 class LaneThread:
     """Serves a device's queues from a thread of its own, from now until ``aclose``.
 
     Raises:
-        HostError: The process has no more descriptors.
+        OSError: The process has no more descriptors, or threads.
     """
 
     def __init__(self, memory: RegionMemory, handler: NativeHandler, name: str) -> None:
@@ -28,7 +32,11 @@ class LaneThread:
         self._loop.add_reader(self._lane.news, self._lane.hear)
         self._ended = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name=f"lane {name}", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            self._close()
+            raise HostError("a thread for the queues of a device cannot be had: the process has too many") from error
 
     def serves(self, memory: Memory) -> bool:
         """Whether it is for the machine that has this memory: each machine has a lane of its own."""
@@ -66,6 +74,9 @@ class LaneThread:
         self._lane.stop()
         await self._ended.wait()
         self._thread.join()
+        self._close()
+
+    def _close(self) -> None:
         self._loop.remove_reader(self._lane.news)
         self._lane.close()
 

@@ -10,7 +10,7 @@ from typing import Protocol
 from hdvkit.errors import GuestError
 from hdvkit.memory import Memory
 from hdvkit.native import build_ring, suits
-from hdvkit.runtime.lanes import LaneThread
+from hdvkit.runtime.lanes import MOST_QUEUES, LaneThread
 from hdvkit.runtime.queue import Queue, QueueCounters, Turn
 from hdvkit.runtime.stats import QueueStats
 from hdvkit.virtio import Chain, Feature, RingAddresses
@@ -78,7 +78,7 @@ class Service:
             GuestError: Its place or size breaks a rule.
             HostError: The platform cannot map it.
         """
-        suited = suits(memory, addresses, size, packed=bool(features & Feature.RING_PACKED))
+        suited = index < MOST_QUEUES and suits(memory, addresses, size, packed=bool(features & Feature.RING_PACKED))
         lane = self._owner.lane() if suited else None
         make = build_ring if lane is None else partial(lane.build_ring, index)
         queue = Queue(

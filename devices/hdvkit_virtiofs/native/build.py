@@ -27,8 +27,10 @@ vf_share *vf_share_new(void);
 void vf_share_free(vf_share *);
 void vf_share_agree(vf_share *, vf_terms);
 void vf_share_clear(vf_share *);
-void vf_share_node(vf_share *, uint64_t, int, uint64_t, uint64_t, uint32_t);
-void vf_share_reopened(vf_share *, uint64_t, uint64_t, int);
+void vf_share_node(vf_share *, uint64_t, int, uint64_t, uint64_t, uint32_t, bool);
+void vf_share_reopened(vf_share *, uint64_t, uint64_t, int, bool);
+void vf_share_disown(vf_share *, uint64_t, uint64_t);
+void vf_share_changing(vf_share *, uint64_t, uint64_t, bool);
 uint64_t vf_share_drop_node(vf_share *, uint64_t);
 uint64_t vf_share_take_lookups(vf_share *, uint64_t);
 void vf_share_file(vf_share *, uint64_t, uint64_t, int, bool, bool);
@@ -47,7 +49,8 @@ def build() -> Path:
     """
     with tempfile.TemporaryDirectory() as folder:
         built = Path(builder().compile(tmpdir=folder))
-        return Path(shutil.copy2(built, HERE / built.name))
+        fresh = Path(shutil.copy2(built, HERE / f"{built.name}.new"))
+    return fresh.replace(HERE / built.name)  # a process that has the old one keeps it
 
 
 def builder() -> cffi.FFI:

@@ -75,7 +75,7 @@ class HotPath:
 
     def entered(self, nodeid: int, node: Inode) -> None:
         """A node, with its descriptor if it has one now."""
-        self._lib.vf_share_node(self._c, nodeid, max(node.open_as, -1), *node.key, node.type)
+        self._lib.vf_share_node(self._c, nodeid, max(node.open_as, -1), *node.key, node.type, node.mount is None)
 
     def opened(self, fh: int, nodeid: int, handle: File, *, readable: bool, writable: bool) -> None:
         """A file; writes that append or wait for the disk are Python's."""
@@ -92,9 +92,17 @@ class HotPath:
 
     # As who shares descriptors
 
-    def reopened(self, device: int, inode: int, descriptor: int) -> None:
+    def reopened(self, device: int, inode: int, descriptor: int, *, named: bool) -> None:
         """The node that has this number, if the guest knows one."""
-        self._lib.vf_share_reopened(self._c, device, inode, descriptor)
+        self._lib.vf_share_reopened(self._c, device, inode, descriptor, named)
+
+    def disowned(self, device: int, inode: int) -> None:
+        """Who had the number is not found by it any more."""
+        self._lib.vf_share_disown(self._c, device, inode)
+
+    def changing(self, device: int, inode: int, begins: bool) -> None:
+        """Writes wait meanwhile, and C does not."""
+        self._lib.vf_share_changing(self._c, device, inode, begins)
 
     def leaves(self, descriptor: int) -> bool:
         """Nothing leads to the descriptor any more."""

@@ -8,6 +8,7 @@
 #include <sys/statvfs.h>
 #include <sys/sysmacros.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 #include "share_internal.h"
 #include "wire.h"
@@ -91,7 +92,9 @@ static int use_file(vf_call *call, uint64_t fh, bool to_write) {
     int descriptor = -1;
     pthread_mutex_lock(&share->lock);
     vf_file *file = vf_table_find_file(&share->table, fh, call->header.nodeid);
-    if (file && (to_write ? file->writable : file->readable)) {
+    const vf_node *node = to_write ? vf_table_find(&share->table, call->header.nodeid) : NULL;
+    bool waits = node && node->changing; /* for a lock that is held: that is Python's threads' to do */
+    if (file && !waits && (to_write ? file->writable : file->readable)) {
         descriptor = file->descriptor;
         file->dirty = file->dirty || to_write;
         vf_table_use(&share->table, descriptor);
@@ -140,7 +143,7 @@ static uint64_t enter(vf_call *call, const struct stat *status) {
     pthread_mutex_lock(&call->share->lock);
     vf_node *node = vf_table_find_inode(&call->share->table, status->st_dev, status->st_ino);
     /* While it has a descriptor, nobody else gets its number. */
-    if (node && (node->descriptor < 0 || node->type != (status->st_mode & S_IFMT)))
+    if (node && (node->named || node->descriptor < 0 || node->type != (status->st_mode & S_IFMT)))
         node = NULL;
     if (node)
         node->lookups++;
@@ -305,9 +308,12 @@ bool vf_answer(void *context, const hdv_chain *chain, uint32_t *written) {
     if (!(call.terms.opcodes >> call.header.opcode & 1))
         return false;
     bool answered = dispatch(&call);
+    int doomed[VF_USED];
     pthread_mutex_lock(&call.share->lock);
-    vf_table_unuse(&call.share->table);
+    int count = vf_table_unuse(&call.share->table, doomed);
     pthread_mutex_unlock(&call.share->lock);
+    while (count)
+        close(doomed[--count]);
     *written = call.written;
     return answered;
 }

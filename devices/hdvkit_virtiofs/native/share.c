@@ -32,15 +32,28 @@ void vf_share_clear(vf_share *share) {
     pthread_mutex_unlock(&share->lock);
 }
 
-void vf_share_node(vf_share *share, uint64_t nodeid, int descriptor, uint64_t device, uint64_t inode, uint32_t type) {
+void vf_share_node(vf_share *share, uint64_t nodeid, int descriptor, uint64_t device, uint64_t inode, uint32_t type,
+                   bool named) {
     pthread_mutex_lock(&share->lock);
-    vf_table_node(&share->table, nodeid, descriptor, device, inode, type);
+    vf_table_node(&share->table, nodeid, descriptor, device, inode, type, named);
     pthread_mutex_unlock(&share->lock);
 }
 
-void vf_share_reopened(vf_share *share, uint64_t device, uint64_t inode, int descriptor) {
+void vf_share_reopened(vf_share *share, uint64_t device, uint64_t inode, int descriptor, bool named) {
     pthread_mutex_lock(&share->lock);
-    vf_table_reopened(&share->table, device, inode, descriptor);
+    vf_table_reopened(&share->table, device, inode, descriptor, named);
+    pthread_mutex_unlock(&share->lock);
+}
+
+void vf_share_disown(vf_share *share, uint64_t device, uint64_t inode) {
+    pthread_mutex_lock(&share->lock);
+    vf_table_disown(&share->table, device, inode);
+    pthread_mutex_unlock(&share->lock);
+}
+
+void vf_share_changing(vf_share *share, uint64_t device, uint64_t inode, bool changing) {
+    pthread_mutex_lock(&share->lock);
+    vf_table_changing(&share->table, device, inode, changing);
     pthread_mutex_unlock(&share->lock);
 }
 

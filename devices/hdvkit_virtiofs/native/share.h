@@ -28,8 +28,11 @@ void vf_share_agree(vf_share *share, vf_terms terms);
 void vf_share_clear(vf_share *share);
 
 /* As in table.h, with the lock. */
-void vf_share_node(vf_share *share, uint64_t nodeid, int descriptor, uint64_t device, uint64_t inode, uint32_t type);
-void vf_share_reopened(vf_share *share, uint64_t device, uint64_t inode, int descriptor);
+void vf_share_node(vf_share *share, uint64_t nodeid, int descriptor, uint64_t device, uint64_t inode, uint32_t type,
+                   bool named);
+void vf_share_reopened(vf_share *share, uint64_t device, uint64_t inode, int descriptor, bool named);
+void vf_share_disown(vf_share *share, uint64_t device, uint64_t inode);
+void vf_share_changing(vf_share *share, uint64_t device, uint64_t inode, bool changing);
 uint64_t vf_share_drop_node(vf_share *share, uint64_t nodeid);
 uint64_t vf_share_take_lookups(vf_share *share, uint64_t nodeid);
 void vf_share_file(vf_share *share, uint64_t fh, uint64_t nodeid, int descriptor, bool readable, bool writable);

@@ -3,13 +3,13 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { NODE, FILE_ };
 
 void vf_table_init(vf_table *table) {
     memset(table, 0, sizeof *table);
-    vf_table_unuse(table);
+    for (int at = 0; at < VF_USED; at++)
+        table->used[at] = -1;
 }
 
 static void free_values(vf_map *map) {
@@ -34,6 +34,9 @@ static void lose_descriptor(vf_table *table, vf_node *node) {
 }
 
 static void give_descriptor(vf_table *table, vf_node *node, int descriptor) {
+    vf_node *other = vf_map_get(&table->by_descriptor, (uint64_t)(unsigned)descriptor, NODE);
+    if (other && other != node)
+        other->descriptor = -1; /* the number is this one's now */
     lose_descriptor(table, node);
     if (descriptor >= 0 && vf_map_put(&table->by_descriptor, (uint64_t)descriptor, NODE, node))
         node->descriptor = descriptor;
@@ -55,7 +58,8 @@ static vf_node *new_node(vf_table *table, uint64_t nodeid) {
     return NULL;
 }
 
-void vf_table_node(vf_table *table, uint64_t nodeid, int descriptor, uint64_t device, uint64_t inode, uint32_t type) {
+void vf_table_node(vf_table *table, uint64_t nodeid, int descriptor, uint64_t device, uint64_t inode, uint32_t type,
+                   bool named) {
     vf_node *node = vf_table_find(table, nodeid);
     if (node)
         forget_inode(table, node);
@@ -64,15 +68,31 @@ void vf_table_node(vf_table *table, uint64_t nodeid, int descriptor, uint64_t de
     if (!node)
         return;
     lose_descriptor(table, node);
-    *node = (vf_node){nodeid, device, inode, node->lookups, -1, type};
+    *node = (vf_node){nodeid, device, inode, node->lookups, -1, type, named, false};
     if (vf_map_put(&table->by_inode, device, inode, node))
         give_descriptor(table, node, descriptor);
 }
 
-void vf_table_reopened(vf_table *table, uint64_t device, uint64_t inode, int descriptor) {
+void vf_table_reopened(vf_table *table, uint64_t device, uint64_t inode, int descriptor, bool named) {
+    vf_node *node = vf_table_find_inode(table, device, inode);
+    if (!node)
+        return;
+    node->named = named;
+    give_descriptor(table, node, descriptor);
+}
+
+void vf_table_disown(vf_table *table, uint64_t device, uint64_t inode) {
+    vf_node *node = vf_table_find_inode(table, device, inode);
+    if (!node)
+        return;
+    lose_descriptor(table, node);
+    forget_inode(table, node);
+}
+
+void vf_table_changing(vf_table *table, uint64_t device, uint64_t inode, bool changing) {
     vf_node *node = vf_table_find_inode(table, device, inode);
     if (node)
-        give_descriptor(table, node, descriptor);
+        node->changing = changing;
 }
 
 uint64_t vf_table_take_lookups(vf_table *table, uint64_t nodeid) {
@@ -168,11 +188,13 @@ void vf_table_use(vf_table *table, int descriptor) {
         }
 }
 
-void vf_table_unuse(vf_table *table) {
+int vf_table_unuse(vf_table *table, int doomed[VF_USED]) {
+    int count = 0;
     for (int at = 0; at < VF_USED; at++) {
         if (table->doomed[at])
-            close(table->used[at]);
+            doomed[count++] = table->used[at];
         table->used[at] = -1;
         table->doomed[at] = false;
     }
+    return count;
 }

@@ -48,8 +48,16 @@ def default_limit() -> int:
 class Sharer(Protocol):
     """Who else uses a share's descriptors, from a thread of its own."""
 
-    def reopened(self, device: int, inode: int, descriptor: int) -> None:
-        """An inode has a descriptor now; most often one that is known."""
+    def reopened(self, device: int, inode: int, descriptor: int, *, named: bool) -> None:
+        """An inode that may be known has a descriptor again; ``named``, each name it is found by has to be learnt."""
+        ...
+
+    def disowned(self, device: int, inode: int) -> None:
+        """An inode is forgotten, and its number may be another file's."""
+        ...
+
+    def changing(self, device: int, inode: int, begins: bool) -> None:
+        """A call that may hold the lock of an inode for long begins, or the last one has ended."""
         ...
 
     def leaves(self, descriptor: int) -> bool:

@@ -17,6 +17,11 @@ NUMBER_BITS = 64
 _TYPES = {stat.S_IFMT(mode): stat.S_IFMT(mode) for mode in range(0, 0o200000, 0o10000)}
 
 
+def key_of(number: int) -> tuple[int, int]:
+    """``st_dev`` and ``st_ino`` of an ``Inode.number``."""
+    return number >> NUMBER_BITS, number & (1 << NUMBER_BITS) - 1
+
+
 class Table(Protocol):
     """Who gives inodes their descriptors."""
 
@@ -67,7 +72,7 @@ class Inode:
     @property
     def key(self) -> tuple[int, int]:
         """``st_dev`` and ``st_ino``."""
-        return self.number >> NUMBER_BITS, self.number & (1 << NUMBER_BITS) - 1
+        return key_of(self.number)
 
     @property
     def is_link(self) -> bool:

@@ -180,6 +180,8 @@ class InodeTable:
         """Nothing is found under this inode's number and names any more; closed it is ESTALE."""
         if self._known.get(inode.number) is inode:
             del self._known[inode.number]
+            if self._descriptors.sharer is not None:
+                self._descriptors.sharer.disowned(*inode.key)
         if inode.mount is not None:
             self._mounts.leave(inode.mount)
         inode.mount = inode.mark = inode.parent = None
@@ -197,7 +199,7 @@ class InodeTable:
         inode.open_as = descriptor
         self.open.enter(inode)
         if self._descriptors.sharer is not None:
-            self._descriptors.sharer.reopened(*inode.key, descriptor)
+            self._descriptors.sharer.reopened(*inode.key, descriptor, named=inode.mount is None)
         self._descriptors.relieve()
         return descriptor
 

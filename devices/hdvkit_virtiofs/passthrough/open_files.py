@@ -17,6 +17,7 @@ from hdvkit_virtiofs.passthrough.attributes import QUIET, change, require_possib
 from hdvkit_virtiofs.passthrough.descriptors import Descriptors
 from hdvkit_virtiofs.passthrough.errors import answers_errno, refusal
 from hdvkit_virtiofs.passthrough.files import Directory, File, Listings, behind
+from hdvkit_virtiofs.passthrough.inode import key_of
 from hdvkit_virtiofs.passthrough.inodes import Inode
 from hdvkit_virtiofs.passthrough.locks import Locks
 from hdvkit_virtiofs.passthrough.workers import Workers
@@ -317,12 +318,18 @@ class OpenFiles(Operations[Inode, File]):
     def _changing(self, number: int) -> Iterator[None]:
         """Around a call in a thread that may hold the lock of an inode for long."""
         self._busy[number] += 1
+        self._tell_of_change(number, begins=True)
         try:
             yield
         finally:
             self._busy[number] -= 1
             if not self._busy[number]:
                 del self._busy[number]
+                self._tell_of_change(number, begins=False)
+
+    def _tell_of_change(self, number: int, *, begins: bool) -> None:
+        if self._descriptors.sharer is not None:
+            self._descriptors.sharer.changing(*key_of(number), begins)
 
     def _kept(self, file: File) -> Opened[File]:
         self._files.add(file)

@@ -25,7 +25,8 @@ def build() -> Path:
     """
     with tempfile.TemporaryDirectory() as folder:
         built = Path(builder().compile(tmpdir=folder))
-        return Path(shutil.copy2(built, HERE / built.name))
+        fresh = Path(shutil.copy2(built, HERE / f"{built.name}.new"))
+    return fresh.replace(HERE / built.name)  # a process that has the old one keeps it
 
 
 def builder() -> cffi.FFI:
