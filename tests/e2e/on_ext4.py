@@ -44,6 +44,10 @@ KNOWN = {
     r"space: moved [012] (4611686018427387904|9223372036854775807)": (
         "A position may lie behind the largest file of ext4: the guest does not know the host's limit."
     ),
+    r"chown: by_descriptor (member|other) file 6755 -1": (
+        "`fchown` with neither user nor group takes setuid and setgid whoever asks: "
+        "Linux's FUSE sends the same for it as for a write that takes them."
+    ),
     r"times: of_a_file (read-end|copy-from)": (
         "Linux's FUSE does not ask for the end of a file whose size it knows, and not again for the time of access "
         "after `copy_file_range`."

@@ -64,8 +64,8 @@ async def setattr_(server: S, call: Call) -> bytes:
     changes = call.message.changes(time.time_ns())
     with server.nodes.pinned(call.header.nodeid) as node:
         if changes == NOTHING and InitFlag.HANDLE_KILLPRIV_V2 in server.session.flags:
-            # What is left of chown(-1, -1) on its way: Linux takes the bits away then, too, if the owner asks for it.
-            await _require_owner_of_suidgid(server, node, call)
+            # What is left of chown(-1, -1) on its way, and of a write by who must not keep the bits: they cannot be told
+            # apart, so both take them.
             changes = KILL_SUIDGID
         if (
             call.message.fh is not None
@@ -74,14 +74,6 @@ async def setattr_(server: S, call: Call) -> bytes:
         ):
             raise FuseError(errno.EBADF)
         return server.attr(await server.operations.setattr(node, changes, _handle(server, call), call.context))
-
-
-async def _require_owner_of_suidgid(server: S, node: Any, call: Call) -> None:
-    """Linux lets others do that only where there is nothing to take."""
-    attributes = await server.operations.getattr(node, None, call.context)
-    runs_as_group = attributes.mode & stat.S_ISGID and attributes.mode & stat.S_IXGRP
-    if call.context.uid not in (0, attributes.uid) and (attributes.mode & stat.S_ISUID or runs_as_group):
-        raise FuseError(errno.EPERM)
 
 
 async def statx(server: S, call: Call) -> bytes:
