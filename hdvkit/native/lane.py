@@ -42,6 +42,7 @@ class Lane:
         self._names = count(1)
         self._settling: deque[tuple[int, Callable[[], None]]] = deque()
         self._unheard: Callable[[], None] | None = None
+        self._socket_left = False
         self.c: Pointer = lib.hdv_lane_new(self.news, poll_us)
         if not self.c:
             os.close(self.news)
@@ -58,7 +59,8 @@ class Lane:
 
     def close(self) -> None:
         """Let go of everything, once ``run`` has returned."""
-        self.hear(over=True)
+        self._unheard = None
+        self._take_events(over=True)
         self.memory.watchers.remove(self._memory_changed)
         self._release(self._held)
         lib.hdv_lane_free(self.c)
@@ -76,6 +78,7 @@ class Lane:
         At the first message that is no kick ``unheard`` is called, and the socket is the caller's again.
         """
         self._unheard = unheard
+        self._socket_left = False
         function = ffi.cast("size_t(*)(void *, const uint8_t *, size_t)", listener.kicks)
         context = ffi.cast("void *", listener.context)
         lib.hdv_lane_listen(self.c, socket, {"kicks": function, "context": context})
@@ -89,35 +92,34 @@ class Lane:
         """Look at the queues."""
         lib.hdv_lane_kick(self.c)
 
-    def hear(self, *, over: bool = False) -> None:
-        """Take the news: chains and failures go to their rings, and what was settled is let go of.
-
-        With ``over`` the thread has ended, so everything is settled.
-        """
-        with contextlib.suppress(BlockingIOError):  # called without news, to be sure
+    def hear(self) -> None:
+        """Take the news: chains and failures go to their rings, and what was settled is let go of."""
+        with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self.news)
-        # Asked before the events are taken: of what is settled by then, all events are among them.
-        passed = float("inf") if over else lib.hdv_lane_passed(self.c)
-        for event in _each(lib.hdv_lane_take(self.c)):
-            if event.kind == lib.HDV_EVENT_SOCKET:
-                self._unlisten()
-                continue
-            ring = self._rings.get(event.life)
-            if ring is not None:
-                ring.hear(event, self._held.get(event.table))
-        while self._settling and self._settling[0][0] <= passed:
-            self._settling.popleft()[1]()
-
-    def _unlisten(self) -> None:
-        unheard = self._unheard
-        self.leave()  # the news may be of an earlier socket
-        if unheard is not None:
+        self._take_events()
+        if self._unheard is not None and self._socket_left:
+            unheard = self._unheard
+            self.leave()
             unheard()
 
     def when_settled(self, then: Callable[[], None]) -> None:
         """Call ``then`` when C has let go of all that was detached or replaced until now; at once, if it has."""
         self._settling.append((lib.hdv_lane_ticket(self.c), then))
-        self.hear()
+        self._take_events()
+
+    def _take_events(self, *, over: bool = False) -> None:
+        """Hand on what came up, then call who waits for what is settled. May be called from within such a call."""
+        # Asked before the events are taken: of what is settled by then, all events are among them.
+        passed = float("inf") if over else lib.hdv_lane_passed(self.c)
+        for event in _each(lib.hdv_lane_take(self.c)):
+            ring = self._rings.get(event.life)
+            if event.kind == lib.HDV_EVENT_SOCKET:
+                self._socket_left = True  # who has it may do anything then: not in the middle of something else
+                os.eventfd_write(self.news, 1)
+            elif ring is not None:
+                ring.hear(event, self._held.get(event.table))
+        while self._settling and self._settling[0][0] <= passed:
+            self._settling.popleft()[1]()
 
     def build_ring(self, index: int, addresses: RingAddresses, size: int, features: Feature) -> "LaneRing":
         """The ring of queue ``index``; it is served from its ``begin`` to its ``close``.
@@ -167,7 +169,9 @@ class Lane:
     def _release(self, names: "Iterable[int]") -> None:
         """C does not use these tables any more."""
         for name in tuple(names):
-            self._held.pop(name).retire()
+            held = self._held.pop(name, None)
+            if held is not None:  # nothing is attached any more, so all of them are let go of already
+                held.retire()
 
 
 @attrs.define(eq=False)

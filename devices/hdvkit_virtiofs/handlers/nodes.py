@@ -64,8 +64,8 @@ async def setattr_(server: S, call: Call) -> bytes:
     changes = call.message.changes(time.time_ns())
     with server.nodes.pinned(call.header.nodeid) as node:
         if changes == NOTHING and InitFlag.HANDLE_KILLPRIV_V2 in server.session.flags:
-            # What is left of chown(-1, -1) on its way, and of a write by who must not keep the bits: they cannot be told
-            # apart, so both take them.
+            # What is left of chown(-1, -1) on its way, and of a write by who must not keep the bits. They cannot be
+            # told apart, so both take them.
             changes = KILL_SUIDGID
         if (
             call.message.fh is not None
