@@ -11,7 +11,7 @@
 #include "common.h"
 #include "transport.h"
 
-#define PATIENCE 20000000000u /* for a server that starts */
+#define PATIENCE 100000000000u /* for a server that starts */
 
 void require_features(uint64_t offered)
 {

@@ -150,6 +150,7 @@ class VirtioFs(VirtioDevice):
     symlinks: bool = attrs.field(default=True, validator=options.SWITCH)
     authorize: Authorize | None = attrs.field(default=None, validator=options.AUTHORIZE)
     server: Server[Any, Any] = attrs.field(init=False, repr=False)
+    _hot: NativeHandler | None = attrs.field(init=False, repr=False, default=None)
 
     def __attrs_post_init__(self) -> None:
         """Open the source, so that a missing directory is the adder's error and not the guest's."""
@@ -224,7 +225,9 @@ class VirtioFs(VirtioDevice):
 
     def native_handler(self) -> NativeHandler | None:
         """The frequent requests in C, where they were built and no rule has a say in them."""
-        return hot_path(self.server) if sys.platform == "linux" else None
+        if self._hot is None and sys.platform == "linux":
+            self._hot = hot_path(self.server)
+        return self._hot
 
     async def serve(self, queue: Queue) -> None:
         """Answer requests, each in a task of its own, so that one that waits delays no other."""

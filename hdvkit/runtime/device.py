@@ -61,8 +61,8 @@ class VirtioDevice:
     def native_handler(self) -> NativeHandler | None:
         """A function in C for the requests that are frequent; those it declines come to ``serve``.
 
-        Asked once, when the guest first enables a queue. It is called on a thread of its own, without the
-        interpreter's lock.
+        Asked whenever a driver of the guest enables its first queue. The function is called on a thread of its own,
+        without the interpreter's lock.
         """
         return None
 

@@ -77,6 +77,7 @@ class Function:
         self._doorbells = [Doorbell(index, self._loop, self._waker(index)) for index in range(len(self._names))]
         self._lost = lost
         self._lane: LaneThread | None = None
+        self._ending: set[asyncio.Task[None]] = set()
         self._of_lane: set[int] = set()
         """Queues that it serves."""
         self._resetting = False
@@ -225,9 +226,8 @@ class Function:
             await self._service.stop(self._life.change)
         self._service.close_all()
         if self._lane is not None:
-            self.slot.served_by(None, ())
-            await self._lane.aclose()
-            self._lane = None
+            self._end_lane()
+        await asyncio.gather(*self._ending)
         self._life.end(state, kind)
 
     # What the service calls
@@ -239,8 +239,7 @@ class Function:
     def lane(self) -> LaneThread | None:
         """The thread that serves the queues, if the device has a handler in C and this is a place for one."""
         if self._lane is not None and not self._lane.serves(self.slot.memory):
-            self._tasks.start_soon(self._lane.aclose, name=f"end the lane of {self.name}")  # of the last machine
-            self._lane = None
+            self._end_lane()  # of the last machine
         if self._lane is None and not self.state.revoked and not self._observers.watch_completed:
             memory = self.slot.memory
             if lanes_run_here(memory) and (handler := self.device.native_handler()) is not None:
@@ -267,6 +266,15 @@ class Function:
         self._of_lane.add(index)
         self._tell_of_lane()
         return self.slot.kick_descriptor(self._doorbells[index])
+
+    def _end_lane(self) -> None:
+        """No ring is attached to it any more; the next driver gets another one."""
+        if self._lane is not None:
+            self.slot.served_by(None, ())
+            task = asyncio.create_task(self._lane.aclose(), name=f"end the lane of {self.name}")
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+            self._lane = None
 
     def _tell_of_lane(self) -> None:
         if self._lane is not None:
@@ -390,6 +398,7 @@ class Function:
 
     def _finish_reset(self) -> None:
         used, self._used = self._used, False
+        self._end_lane()
         self._resets += 1
         if not self.state.revoked:
             self._life.enter(State.ATTACHED)
