@@ -1,23 +1,17 @@
-"""Builds the C of this folder, by cffi in API mode. Runs at install, before anything of hdvkit can be imported.
+"""What is built of the C of this folder, as a table: ``hatch_build.py`` reads it at install, and builds."""
 
-``python -m hdvkit.native.build`` builds it in place, for a checkout whose C was changed.
-"""
-
-import shutil
 import sys
-import tempfile
 from pathlib import Path
-
-import cffi  # type: ignore[import-untyped]  # ships no annotations
 
 HERE = Path(__file__).parent
 MODULE = "_native"
-SOURCES = ("ring.c", "split.c", "packed.c", "chain.c")
-LINUX_SOURCES = ("lane.c",)
-FLAGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Wconversion", "-Werror=implicit-function-declaration")
+HAS_LANE = sys.platform == "linux"
+HEADER = '#include "lane.h"' if HAS_LANE else '#include "ring.h"'
+SOURCES = [HERE / name for name in ("ring.c", "split.c", "packed.c", "chain.c", *(("lane.c",) if HAS_LANE else ()))]
+LIBRARIES = ("pthread",) if HAS_LANE else ()
 
 # What Python sees of ring.h. "..." has the compiler fill in what Python need not know.
-DECLARATIONS = """
+_OF_RINGS = """
 typedef struct { uint64_t address; uint64_t size; uint8_t *base; bool writable; } hdv_region;
 typedef struct { const hdv_region *regions; uint32_t count; uint32_t recent; } hdv_memory;
 typedef struct { uint8_t *base; size_t size; } hdv_segment;
@@ -40,7 +34,7 @@ void hdv_ring_push(hdv_ring *, uint16_t, uint16_t, uint32_t);
 bool hdv_ring_should_signal(hdv_ring *);
 """
 
-LANE_DECLARATIONS = """
+_OF_LANES = """
 typedef struct hdv_lane hdv_lane;
 typedef struct hdv_event {
     struct hdv_event *next;
@@ -52,7 +46,7 @@ typedef struct hdv_event {
     uint32_t *regions;
     hdv_segment segments[];
 } hdv_event;
-typedef struct { uint64_t chains, taken, given, interrupts, kicks, wakeups, declined; } hdv_lane_counters;
+typedef struct { uint64_t chains, taken, given, interrupts, kicks, wakeups; } hdv_lane_counters;
 typedef struct { bool (*answer)(void *, const hdv_chain *, uint32_t *); void *context; } hdv_handler;
 typedef struct { size_t (*kicks)(void *, const uint8_t *, size_t); void *context; } hdv_listener;
 #define HDV_LANE_QUEUES ...
@@ -79,34 +73,4 @@ bool hdv_lane_complete(hdv_lane *, uint32_t, uint64_t, uint16_t, uint16_t, uint3
 hdv_lane_counters hdv_lane_read(hdv_lane *, uint32_t);
 """
 
-
-def build() -> Path:
-    """Compile, and put the module beside this file.
-
-    Raises:
-        Exception: There is no compiler, or it fails; distutils has no common class for that.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        built = Path(builder().compile(tmpdir=folder))
-        fresh = Path(shutil.copy2(built, HERE / f"{built.name}.new"))
-    return fresh.replace(HERE / built.name)  # a process that has the old one keeps it
-
-
-def builder() -> cffi.FFI:
-    """What makes the module."""
-    ffi = cffi.FFI()
-    has_lane = sys.platform == "linux"
-    ffi.cdef(DECLARATIONS + (LANE_DECLARATIONS if has_lane else ""))
-    ffi.set_source(
-        MODULE,
-        '#include "lane.h"' if has_lane else '#include "ring.h"',
-        sources=[str(HERE / source) for source in SOURCES + (LINUX_SOURCES if has_lane else ())],
-        include_dirs=[str(HERE)],
-        extra_compile_args=list(FLAGS) if sys.platform != "win32" else [],
-        libraries=["pthread"] if has_lane else [],
-    )
-    return ffi
-
-
-if __name__ == "__main__":
-    print(build())  # noqa: T201 - a command
+DECLARATIONS = _OF_RINGS + (_OF_LANES if HAS_LANE else "")

@@ -331,10 +331,8 @@ static void answer(hdv_lane *lane, uint32_t index) {
     bool ours = lane->queues[index].ring && lane->queues[index].life == life;
     if (ours && answered)
         give_back(lane, index, written);
-    else if (ours) {
-        lane->queues[index].counters.declined++;
+    else if (ours)
         hand_on(lane, index, table);
-    }
     if (lane->done == lane->asked)
         write_event(lane->news);
 }

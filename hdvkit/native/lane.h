@@ -35,7 +35,6 @@ typedef struct {
     uint64_t interrupts; /* sent from here */
     uint64_t kicks;      /* by the queue's eventfd, */
     uint64_t wakeups;    /* and how often they woke the thread */
-    uint64_t declined;
 } hdv_lane_counters;
 
 typedef struct hdv_lane hdv_lane;

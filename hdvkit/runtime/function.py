@@ -238,8 +238,6 @@ class Function:
 
     def lane(self) -> LaneThread | None:
         """The thread that serves the queues, if the device has a handler in C and this is a place for one."""
-        if self._lane is not None and not self._lane.serves(self.slot.memory):
-            self._end_lane()  # of the last machine
         if self._lane is None and not self.state.revoked and not self._observers.watch_completed:
             memory = self.slot.memory
             if lanes_run_here(memory) and (handler := self.device.native_handler()) is not None:

@@ -38,17 +38,13 @@ class LaneThread:
             self._close()
             raise HostError("a thread for the queues of a device cannot be had: the process has too many") from error
 
-    def serves(self, memory: Memory) -> bool:
-        """Whether it is for the machine that has this memory: each machine has a lane of its own."""
-        return self._lane.memory is memory
-
     def build_ring(self, index: int, memory: Memory, addresses: RingAddresses, size: int, features: Feature) -> Ring:
         """The ring of a queue; it is served from its ``begin`` to its ``close``.
 
         Raises:
             GuestError: Its place or size breaks a rule.
         """
-        assert self.serves(memory)
+        assert memory is self._lane.memory
         return self._lane.build_ring(index, addresses, size, features)
 
     def listen(self, socket: int, listener: NativeListener, unheard: Callable[[], None]) -> None:

@@ -1,19 +1,15 @@
-"""Builds the C of this folder, by cffi in API mode. Runs at install, before anything of hdvkit can be imported.
+"""What is built of the C of this folder, as a table: ``hatch_build.py`` reads it at install, and builds."""
 
-``python -m hdvkit_virtiofs.native.build`` builds it in place, for a checkout whose C was changed.
-"""
-
-import shutil
-import tempfile
 from pathlib import Path
 
-import cffi  # type: ignore[import-untyped]  # ships no annotations
-
 HERE = Path(__file__).parent
-RINGS = HERE.parents[2] / "hdvkit/native"
 MODULE = "_hot"
-SOURCES = ("map.c", "table.c", "share.c", "requests.c")
-FLAGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Wconversion", "-Werror=implicit-function-declaration")
+HEADER = '#include "share.h"\n#define vf_answer_at ((uintptr_t)vf_answer)'
+SOURCES = [
+    *(HERE / name for name in ("map.c", "table.c", "share.c", "requests.c")),
+    HERE.parents[2] / "hdvkit/native/chain.c",
+]
+LIBRARIES = ("pthread",)
 
 DECLARATIONS = """
 typedef struct vf_share vf_share;
@@ -39,34 +35,3 @@ bool vf_share_take_dirty(vf_share *, int);
 bool vf_share_close(vf_share *, int);
 static const uintptr_t vf_answer_at;
 """
-
-
-def build() -> Path:
-    """Compile, and put the module beside this file.
-
-    Raises:
-        Exception: There is no compiler, or it fails; distutils has no common class for that.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        built = Path(builder().compile(tmpdir=folder))
-        fresh = Path(shutil.copy2(built, HERE / f"{built.name}.new"))
-    return fresh.replace(HERE / built.name)  # a process that has the old one keeps it
-
-
-def builder() -> cffi.FFI:
-    """What makes the module."""
-    ffi = cffi.FFI()
-    ffi.cdef(DECLARATIONS)
-    ffi.set_source(
-        MODULE,
-        '#include "share.h"\n#define vf_answer_at ((uintptr_t)vf_answer)',
-        sources=[*(str(HERE / source) for source in SOURCES), str(RINGS / "chain.c")],
-        include_dirs=[str(HERE)],
-        extra_compile_args=list(FLAGS),
-        libraries=["pthread"],
-    )
-    return ffi
-
-
-if __name__ == "__main__":
-    print(build())  # noqa: T201 - a command
