@@ -18,6 +18,7 @@ import attrs
 from rich.table import Table
 from rich.text import Text
 
+from hdvkit.errors import UsageError
 from hdvkit.opening import open_host
 from hdvkit.testing.guest import Guest
 from hdvkit.testing.mount import GuestMount
@@ -55,10 +56,13 @@ def run(directory: Path, seconds: float) -> list[Result]:
     """Measure each kind of work for so many seconds, in a folder in ``directory`` that is removed in the end.
 
     Raises:
-        UsageError: The directory cannot be shared.
-        OSError: It cannot be written to.
+        UsageError: The directory cannot be shared, or written to.
     """
-    room = Path(tempfile.mkdtemp(prefix="hdvkit-bench-", dir=directory))
+    try:
+        room = Path(tempfile.mkdtemp(prefix="hdvkit-bench-", dir=directory))
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UsageError(f"cannot measure in {directory}: {reason}; name a directory that you may write to") from error
     try:
         _fill(room)
         return asyncio.run(_run(directory, room.name, seconds))

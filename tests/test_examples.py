@@ -69,15 +69,21 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sources: list[str | Path] = [copied(ROOT, place / "hdvkit"), f"{copied(PLUGIN, place / 'rng')}[test]"]
     run([sys.executable, "-m", "venv", "--without-pip", place / "venv"], check=True)
     programs = place / "venv" / ("Scripts" if os.name == "nt" else "bin")
-    builder = tomllib.loads((PLUGIN / "pyproject.toml").read_text(encoding="utf-8"))["build-system"]["requires"]
-    # Our pip fills the other environment; the builder comes once instead of once for each project, in half the time.
+    # Our pip fills the other environment; the builders come once instead of once for each project, in half the time.
     pip = [sys.executable, "-m", "pip", "--python", programs / "python", "install", "--quiet", "--no-compile"]
-    done = run([*pip, *builder])
+    done = run([*pip, *builders(ROOT), *builders(PLUGIN)])
     if done.returncode:
         pytest.skip(f"pip cannot install here: {last_line(done.stderr)}")
     done = run([*pip, "--no-build-isolation", *sources])
     assert done.returncode == 0, done.stderr
     return programs
+
+
+def builders(project: Path) -> list[str]:
+    """What a project says it is built with."""
+    table = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
+    needed: list[str] = table["build-system"]["requires"]
+    return needed
 
 
 def copied(project: Path, target: Path) -> Path:
