@@ -225,7 +225,7 @@ class VirtioFs(VirtioDevice):
 
     def native_handler(self) -> NativeHandler | None:
         """The frequent requests in C, where they were built and no rule has a say in them."""
-        if self._hot is None and sys.platform == "linux":
+        if self._hot is None:
             self._hot = hot_path(self.server)
         return self._hot
 
