@@ -458,7 +458,8 @@ async def test_a_reset_closes_all_the_guest_had_open(host: hdvkit.DeviceHost, fo
     for number in range(20):
         await client.create(1, f"new{number}", Open.RDWR | Open.CREAT, 0o644)
     await client.opendir(1)
-    assert sum(below(folder).values()) == 2 + 1 + 20 + 40 + 1
+    # The root and its mount, the files, the directory; of nodes as many as were needed.
+    assert 2 + 20 + 20 + 1 < sum(below(folder).values()) <= 2 + 1 + 20 + 40 + 1
     await driver.reset()
     assert below(folder) == nothing_but_the_root(folder)
     assert share.stats().leases == 0

@@ -63,6 +63,13 @@ class HandleTable(Generic[Node, Handle]):
             self._watch.opened(number, file.row.nodeid, file.handle, readable=file.readable, writable=file.writable)
         return FileHandle(number)
 
+    def adopt(self, fh: int, file: OpenFile[Node, Handle]) -> None:
+        """A file that was opened elsewhere, under the number the guest knows it by, is here from now on."""
+        self._open[fh] = file
+
+    def __contains__(self, fh: int) -> bool:
+        return fh in self._open
+
     def find(self, fh: int, nodeid: int, *, directory: bool | None) -> OpenFile[Node, Handle]:
         """The open file behind a number; with ``directory`` None, of either kind.
 

@@ -86,17 +86,23 @@ class NodeTable(Generic[Node]):
         row = self._by_node.get(node)
         if row is None:
             self._cleared.pop(node, None)
-            if len(self._by_id) + len(self._cleared) >= MAX_NODES:
+            if len(self._by_id) + len(self._cleared) + self._elsewhere() >= MAX_NODES:
                 self._dropped(node)
                 raise FuseError(errno.ENFILE)
-            row = Row(NodeId(self._next), node)
-            self._next += 1
-            self._by_id[row.nodeid] = row
-            self._by_node[node] = row
-            if self._watch is not None:
-                self._watch.entered(row.nodeid, node)
+            nodeid = self._next if self._watch is None else self._watch.entered(self._next, node)
+            self._next += nodeid == self._next
+            row = self._add(nodeid, node)
         row.lookups += 1
         return row.nodeid
+
+    def _add(self, nodeid: int, node: Node) -> Row[Node]:
+        row = Row(NodeId(nodeid), node)
+        self._by_id[row.nodeid] = row
+        self._by_node[node] = row
+        return row
+
+    def _elsewhere(self) -> int:
+        return 0 if self._watch is None else self._watch.count()
 
     def find(self, nodeid: int) -> Row[Node]:
         """The node behind a number.
@@ -104,15 +110,25 @@ class NodeTable(Generic[Node]):
         Raises:
             FuseError: ESTALE. The number is forged, or the guest gave up its last reference.
         """
-        row = self._by_id.get(NodeId(nodeid))
+        row = self._by_id.get(NodeId(nodeid)) or self._met(nodeid)
         if row is None:
             raise FuseError(errno.ESTALE)
         return row
 
+    def _met(self, nodeid: int) -> Row[Node] | None:
+        """A node that was given out elsewhere; its references are counted there until they are asked for."""
+        node = None if self._watch is None else self._watch.met(nodeid)
+        if node is None:
+            return None
+        self._cleared.pop(node, None)
+        return self._add(nodeid, node)
+
     def forget(self, nodeid: int, count: int) -> None:
         """The guest says that it holds ``count`` references less. Never below zero, and the root stays."""
         row = self._by_id.get(NodeId(nodeid))
-        if row is not None and row is not self._root:
+        if row is None and self._watch is not None:
+            self._watch.forgotten(nodeid, count)
+        elif row is not None and row is not self._root:
             given = 0 if self._watch is None else self._watch.given(nodeid)
             row.lookups = max(0, row.lookups + given - count)
             self._check(row)

@@ -177,6 +177,8 @@ class Server(Generic[Node, Handle]):
         if not fh and self._stateless[bool(directory)]:
             nothing: Any = None
             return OpenFile(self.nodes.find(nodeid), nothing, O_RDWR, bool(directory))
+        if self._watch is not None and fh not in self.handles:
+            self._take_over(self._watch, fh, nodeid)
         return self.handles.find(fh, nodeid, directory=directory)
 
     def check_room(self) -> None:
@@ -232,6 +234,17 @@ class Server(Generic[Node, Handle]):
                 await self.turn()
 
     # Inside
+
+    def _take_over(self, watch: "Watch[Node, Handle]", fh: int, nodeid: int) -> None:
+        """A file may have been opened by who answers beside this. Of a node that is forgotten nobody takes it over."""
+        try:
+            row = self.nodes.find(nodeid)
+        except FuseError:
+            return
+        taken = watch.taken(fh, nodeid)
+        if taken is not None:
+            self.nodes.pin(row)
+            self.handles.adopt(fh, OpenFile(row, taken.handle, taken.flags, taken.directory))
 
     def _decode(self, header: InHeader, channel: Channel) -> tuple[Request, Extensions]:
         fuse.check_length(header, channel.readable_size)

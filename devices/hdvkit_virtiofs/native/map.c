@@ -29,7 +29,7 @@ static bool grow(vf_map *map) {
     if (!larger.entries)
         return false;
     for (size_t place = 0; place < map->places; place++) {
-        const vf_entry *entry = &map->entries[place];
+        const vf_slot *entry = &map->entries[place];
         if (entry->value)
             larger.entries[find(&larger, entry->a, entry->b)] = *entry;
     }
@@ -44,7 +44,7 @@ bool vf_map_put(vf_map *map, uint64_t a, uint64_t b, void *value) {
     size_t place = find(map, a, b);
     if (!map->entries[place].value)
         map->used++;
-    map->entries[place] = (vf_entry){a, b, value};
+    map->entries[place] = (vf_slot){a, b, value};
     return true;
 }
 

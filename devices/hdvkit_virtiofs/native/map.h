@@ -10,10 +10,10 @@ typedef struct {
     uint64_t a;
     uint64_t b;
     void *value; /* NULL: nothing is here */
-} vf_entry;
+} vf_slot;
 
 typedef struct {
-    vf_entry *entries;
+    vf_slot *entries;
     size_t places; /* a power of two, or 0 */
     size_t used;
 } vf_map;

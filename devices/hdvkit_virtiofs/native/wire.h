@@ -6,14 +6,29 @@
 
 enum {
     FUSE_LOOKUP = 1,
+    FUSE_FORGET = 2,
     FUSE_GETATTR = 3,
+    FUSE_MKDIR = 9,
+    FUSE_UNLINK = 10,
+    FUSE_OPEN = 14,
     FUSE_READ = 15,
     FUSE_WRITE = 16,
     FUSE_STATFS = 17,
+    FUSE_RELEASE = 18,
+    FUSE_FLUSH = 25,
+    FUSE_OPENDIR = 27,
+    FUSE_READDIR = 28,
+    FUSE_RELEASEDIR = 29,
+    FUSE_CREATE = 35,
+    FUSE_BATCH_FORGET = 42,
+    FUSE_READDIRPLUS = 44,
 };
 
+#define FUSE_ROOT_ID 1u
 #define FUSE_GETATTR_FH 1u
 #define FUSE_WRITE_KILL_SUIDGID 4u
+#define FUSE_OPEN_KILL_SUIDGID 1u
+#define FUSE_RELEASE_FLOCK_UNLOCK 2u
 #define NAME_MOST 255
 
 typedef struct {
@@ -55,6 +70,67 @@ typedef struct {
     uint32_t size;
     uint32_t padding;
 } vf_write_out;
+
+typedef struct {
+    uint64_t nlookup;
+} vf_forget_in;
+
+typedef struct {
+    uint32_t count;
+    uint32_t dummy;
+} vf_batch_forget_in;
+
+typedef struct {
+    uint64_t nodeid;
+    uint64_t nlookup;
+} vf_forget_one;
+
+/* OPEN and OPENDIR alike. */
+typedef struct {
+    uint32_t flags;
+    uint32_t open_flags;
+} vf_open_in;
+
+typedef struct {
+    uint64_t fh;
+    uint32_t open_flags;
+    uint32_t padding;
+} vf_open_out;
+
+/* RELEASE and RELEASEDIR alike. */
+typedef struct {
+    uint64_t fh;
+    uint32_t flags;
+    uint32_t release_flags;
+    uint64_t lock_owner;
+} vf_release_in;
+
+typedef struct {
+    uint64_t fh;
+    uint32_t unused;
+    uint32_t padding;
+    uint64_t lock_owner;
+} vf_flush_in;
+
+typedef struct {
+    uint32_t flags;
+    uint32_t mode;
+    uint32_t umask;
+    uint32_t open_flags;
+} vf_create_in;
+
+typedef struct {
+    uint32_t mode;
+    uint32_t umask;
+} vf_mkdir_in;
+
+/* Followed by the name, and zeros up to a multiple of eight bytes. */
+typedef struct {
+    uint64_t ino;
+    uint64_t off;
+    uint32_t namelen;
+    uint32_t type;
+} vf_dirent;
 
 typedef struct {
     uint64_t ino;
@@ -112,6 +188,11 @@ _Static_assert(sizeof(vf_io_in) == 40, "fuse_read_in, fuse_write_in");
 _Static_assert(sizeof(vf_attr) == 88, "fuse_attr");
 _Static_assert(sizeof(vf_attr_out) == 104, "fuse_attr_out");
 _Static_assert(sizeof(vf_entry_out) == 128, "fuse_entry_out");
+_Static_assert(sizeof(vf_open_out) == 16, "fuse_open_out");
+_Static_assert(sizeof(vf_release_in) == 24, "fuse_release_in");
+_Static_assert(sizeof(vf_flush_in) == 24, "fuse_flush_in");
+_Static_assert(sizeof(vf_create_in) == 16, "fuse_create_in");
+_Static_assert(sizeof(vf_dirent) == 24, "fuse_dirent");
 _Static_assert(sizeof(vf_kstatfs) == 80, "fuse_kstatfs");
 
 #endif

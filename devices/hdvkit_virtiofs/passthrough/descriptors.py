@@ -60,6 +60,18 @@ class Sharer(Protocol):
         """A call that may hold the lock of an inode for long begins, or the last one has ended."""
         ...
 
+    def locked(self, device: int, inode: int) -> None:
+        """Somebody locks a file: from now on only this side closes it."""
+        ...
+
+    def holds(self, descriptor: int) -> None:
+        """What is open here may lose its last name: who knows it keeps it open."""
+        ...
+
+    def held(self) -> int:
+        """How many descriptors of its own it has open."""
+        ...
+
     def leaves(self, descriptor: int) -> bool:
         """Before it is closed: use it no more. False when a call on it is under way, and closes it at its end."""
         ...
@@ -85,7 +97,9 @@ class Descriptors:
     def __init__(self, limit: int | None = None) -> None:
         self.limit = default_limit() if limit is None else limit
         self.live = 0
-        """Descriptors open now."""
+        """Descriptors open now, or lent."""
+        self.lent = 0
+        """Those that somebody else may have open."""
         self.spare: Callable[[], bool] = lambda: False
         """Closes one descriptor that is not needed now; False when there is none."""
         self.workers: Workers | None = None
@@ -151,6 +165,32 @@ class Descriptors:
         if not brief:
             self.require(1)
         return self._counted(os.open(name, flags, mode, dir_fd=dir_fd))
+
+    def lend(self, most: int) -> int:
+        """Give up to so many away, which count until they come back by ``take_back`` or one by one by ``adopt``."""
+        count = most
+        while count and not self.relieve(count):
+            count //= 2
+        self._lend(count)
+        return count
+
+    def take_back(self, count: int) -> None:
+        """What was lent is not used any more."""
+        self._lend(-count)
+
+    def _lend(self, count: int) -> None:
+        self.lent += count
+        self.live += count
+        Descriptors.everywhere += count
+
+    @property
+    def used_elsewhere(self) -> int:
+        """How many of those that are lent are open."""
+        return 0 if self.sharer is None else self.sharer.held()
+
+    def adopt(self, descriptor: int) -> int:
+        """Count a descriptor that was opened elsewhere, which must come back to ``close``."""
+        return self._counted(descriptor)
 
     def open_by_handle(self, mount: int, handle: bytes) -> int:
         """Open an inode with O_PATH by its handle, for a moment or within a budget; must come back to ``close``.

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from hdvkit_virtiofs.passthrough.budget import Budget
 from hdvkit_virtiofs.passthrough.descriptors import Descriptors
 from hdvkit_virtiofs.passthrough.errors import refusal
-from hdvkit_virtiofs.passthrough.handles_by_name import Mounts, identity_of
+from hdvkit_virtiofs.passthrough.handles_by_name import Mount, Mounts, identity_of
 from hdvkit_virtiofs.passthrough.inode import CLOSED, DROPPED, NUMBER_BITS
 from hdvkit_virtiofs.passthrough.inode import Inode as Inode
 
@@ -39,9 +39,10 @@ class InodeTable:
         self._descriptors = descriptors
         self._known: dict[int, Inode] = {}
         self._mounts = Mounts(descriptors)
-        self.open: Budget[Inode] = Budget(
-            lambda: descriptors.inode_budget(budget), remember=self._remember, close=self._close
-        )
+        self._budget = budget
+        self.lent = 0
+        """How many of them somebody else has."""
+        self.open: Budget[Inode] = Budget(self.size, remember=self._remember, close=self._close)
         """Inodes that have a descriptor now."""
         descriptors.spare = self.open.spare
         self._by_name = False
@@ -49,6 +50,10 @@ class InodeTable:
 
     def __len__(self) -> int:
         return len(self._known)
+
+    def size(self) -> int:
+        """How many descriptors may be open for inodes now."""
+        return self._descriptors.inode_budget(self._budget) - self.lent
 
     # Finding
 
@@ -80,6 +85,26 @@ class InodeTable:
             raise
         self.learn(inode, parent, name)
         return inode, status
+
+    def meet(self, number: int, kind: int, mark: bytes, descriptor: int) -> Inode:
+        """Take over what was found elsewhere, on the mount of the root; closed if ``descriptor`` is negative."""
+        inode = self._known.get(number)
+        if inode is not None and mark != (inode.mark if inode.open_as < 0 else identity_of(inode.open_as).mark):
+            self._forget_who(inode)
+            inode = None
+        if inode is None:
+            inode = Inode(self, number, kind, self._of_root())
+            inode.mark = mark
+            self._known[number] = inode
+        if descriptor >= 0:
+            self._take(inode, self._descriptors.adopt(descriptor))
+        return inode
+
+    def _of_root(self) -> Mount | None:
+        mount = None if self.open.always is None else self.open.always.mount
+        if mount is not None:
+            mount.users += 1
+        return mount
 
     def _same(self, status: os.stat_result, descriptor: int) -> Inode | None:
         """Who is known under this number, unless the host gave it to another file while nobody held it."""
@@ -143,6 +168,8 @@ class InodeTable:
             with contextlib.suppress(OSError):  # nothing stands there; else the call itself says what is wrong
                 found = self._descriptors.open(name, REFERENCE, dir_fd=parent.descriptor, brief=True)
                 held.callback(self._descriptors.close, found)
+                if self._descriptors.sharer is not None:
+                    self._descriptors.sharer.holds(found)
             yield
 
     def _standing_at(self, parent: Inode, name: bytes) -> Inode | None:

@@ -26,6 +26,7 @@ from hdvkit_virtiofs.passthrough.descriptors import Descriptors, Sharer
 from hdvkit_virtiofs.passthrough.errors import answers_errno, refusal
 from hdvkit_virtiofs.passthrough.files import File
 from hdvkit_virtiofs.passthrough.inodes import BUDGET, REFERENCE, Inode, InodeTable, number_of
+from hdvkit_virtiofs.passthrough.lending import Lending
 from hdvkit_virtiofs.passthrough.making import Maker
 from hdvkit_virtiofs.passthrough.open_files import OpenFiles
 from hdvkit_virtiofs.passthrough.workers import Workers
@@ -79,7 +80,8 @@ class Passthrough(OpenFiles, ExtendedAttributes):
         if security_ctx:
             self.init_flags |= InitFlag.SECURITY_CTX
         self._announce_submounts = announce_submounts
-        self._maker = Maker(self._descriptors, Credentials(), posix_acl)
+        self._credentials = Credentials()
+        self._maker = Maker(self._descriptors, self._credentials, posix_acl)
         self._inodes = InodeTable(self._descriptors, max_inode_descriptors)
         try:
             self.root, _ = self._inodes.adopt(_open_source(source, self._descriptors))
@@ -90,11 +92,22 @@ class Passthrough(OpenFiles, ExtendedAttributes):
     @property
     def live_descriptors(self) -> int:
         """Descriptors held for the guest now: files it knows and files it has open."""
-        return self._descriptors.live
+        return self._descriptors.live - self._descriptors.lent + self._descriptors.used_elsewhere
 
-    def share_descriptors(self, sharer: Sharer) -> None:
+    def share_descriptors(self, sharer: Sharer) -> Lending:
         """Let ``sharer`` use the descriptors too, those of the root from now on and all that are opened later."""
         self._descriptors.sharer = sharer
+        return Lending(self._descriptors, self._inodes, self, self._credentials, self._noatime)
+
+    @property
+    def makes_plainly(self) -> bool:
+        """Whether a new file is what its caller says and no more: no access control lists, no labels."""
+        return not self.init_flags & (InitFlag.POSIX_ACL | InitFlag.SECURITY_CTX)
+
+    @property
+    def opens_plainly(self) -> bool:
+        """Whether files are opened as the guest says: it does not read what it opened to write only."""
+        return not self._writeback
 
     # Nodes and names
 

@@ -10,7 +10,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import anyio
 
 from hdvkit_virtiofs.fuse.answers import Changes, Context, DirEntry, FileLock, Opened
-from hdvkit_virtiofs.fuse.spec import FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE, InitFlag
+from hdvkit_virtiofs.fuse.spec import (
+    F_UNLCK,
+    FALLOC_FL_KEEP_SIZE,
+    FALLOC_FL_PUNCH_HOLE,
+    FALLOC_FL_ZERO_RANGE,
+    InitFlag,
+)
 from hdvkit_virtiofs.operations import Operations
 from hdvkit_virtiofs.passthrough import _libc, controls
 from hdvkit_virtiofs.passthrough.attributes import QUIET, change, require_possible
@@ -189,6 +195,8 @@ class OpenFiles(Operations[Inode, File]):
     async def setlk(self, node: Inode, handle: File, lock: FileLock, wait: bool, context: Context) -> None:
         """Lock the host's file, against everybody else who does."""
         self._require_locks()
+        if self._descriptors.sharer is not None and lock.type != F_UNLCK:
+            self._descriptors.sharer.locked(*node.key)
         await self._locks.set(node, handle, lock, wait)
 
     def _require_locks(self) -> None:
@@ -278,6 +286,14 @@ class OpenFiles(Operations[Inode, File]):
         """
         waits = bool(flags & (os.O_SYNC | os.O_DSYNC))
         return self._kept(File(descriptor, self._descriptors, waits, bool(flags & os.O_APPEND)))
+
+    def opened_elsewhere(self, descriptor: int, flags: int, *, directory: bool) -> File:
+        """Keep a file that was opened beside this; what was written to it there may not have been told."""
+        if directory:
+            return self._kept(Directory(descriptor, self._descriptors, listings=self._listings)).handle
+        file = self._opened(descriptor, flags).handle
+        file.dirty = True
+        return file
 
     async def _emptied(self, number: int, file: File, flags: int) -> None:
         """Do what O_TRUNC in ``flags`` asks for, or close the file again. ``number`` is its inode's."""

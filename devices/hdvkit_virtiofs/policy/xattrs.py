@@ -79,8 +79,9 @@ class XattrRules(Layer[Node, Handle]):
             self.init_flags &= ~InitFlag.POSIX_ACL
         if self._found(_LABEL) is None:
             self.init_flags &= ~InitFlag.SECURITY_CTX
-        for name in _MAKING:
-            setattr(self, name, self._born(getattr(inner, name)))
+        if InitFlag.SECURITY_CTX in self.init_flags:  # else nothing is born with attributes, and they are the inner's own
+            for name in _MAKING:
+                setattr(self, name, self._born(getattr(inner, name)))
 
     async def getxattr(self, node: Node, name: bytes, context: Context) -> bytes:
         """Return the value the name has on the host."""

@@ -1,0 +1,51 @@
+/* One request, and what the requests have in common. Every function that answers one says whether it did; one that did
+ * not has left no trace. */
+#ifndef VIRTIOFS_REQUEST_H
+#define VIRTIOFS_REQUEST_H
+
+#include <sys/stat.h>
+
+#include "share_internal.h"
+#include "wire.h"
+
+typedef struct {
+    vf_share *share;
+    vf_terms terms;
+    const hdv_chain *chain;
+    vf_in_header header;
+    uint32_t written;
+} vf_call;
+
+typedef bool vf_request(vf_call *call);
+
+vf_request vf_lookup, vf_forget, vf_batch_forget, vf_create, vf_unlink, vf_mkdir; /* names.c */
+vf_request vf_open, vf_opendir, vf_release, vf_releasedir, vf_flush;              /* opening.c */
+vf_request vf_read, vf_write;                                                     /* data.c */
+vf_request vf_readdir, vf_readdirplus;                                            /* listing.c */
+
+/* Messages: requests.c */
+
+/* The request is this message and no more; false when it is not. */
+bool vf_message(const vf_call *call, void *message, size_t size);
+/* The same, with a name behind it: one component. */
+bool vf_message_and_name(const vf_call *call, void *message, size_t size, char name[NAME_MOST + 2]);
+bool vf_has_room(const vf_call *call, size_t payload);
+bool vf_reply(vf_call *call, const void *payload, size_t size);
+bool vf_refuse(vf_call *call, int code);
+vf_attr vf_attributes(const struct stat *status);
+vf_entry_out vf_entry(const vf_call *call, uint64_t nodeid, const struct stat *status);
+
+/* Nodes and files, kept open until the request is answered: using.c */
+
+/* The O_PATH descriptor of a node, opened again if it is ours; of this type, or of any if that is 0. -1: decline. */
+int vf_use_node(vf_call *call, uint64_t nodeid, uint32_t type, uint64_t *device);
+int vf_use_file(vf_call *call, uint64_t fh, bool to_write);
+bool vf_knows_file(vf_call *call, uint64_t fh);
+/* One more reference on what stands under a name and has these attributes: its number, or 0 where Python has a say. */
+uint64_t vf_enter(vf_call *call, int directory, const char *name, const struct stat *status);
+/* A node of ours for a file that was made here. */
+uint64_t vf_enter_new(vf_call *call, int descriptor, const char *name, int flags, const struct stat *status);
+/* Whether a file goes with its last descriptor, and so much of the disk that it takes long. */
+bool vf_frees_much(const struct stat *status, nlink_t names);
+
+#endif

@@ -1,0 +1,143 @@
+/* Nodes and files that a request uses, see request.h. */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "request.h"
+
+#define FREED_AT_ONCE (256 * 1024) /* bytes: a handful of extents, however they lie on the disk */
+
+/* What is known of a node; with its descriptor, used from now on, or the handle to open it again by. */
+static int used_or_handle(vf_call *call, uint64_t nodeid, uint32_t type, vf_node *seen, vf_handle *handle) {
+    vf_share *share = call->share;
+    pthread_mutex_lock(&share->lock);
+    vf_node *node = vf_table_find(&share->table, nodeid);
+    bool fits = node && (!type || node->type == type);
+    if (fits)
+        *seen = *node;
+    if (fits && node->descriptor >= 0) {
+        vf_table_touch(&share->table, node);
+        vf_table_use(&share->table, node->descriptor, false);
+    } else if (fits && node->ours) {
+        *handle = (vf_handle){node->handle->bytes, node->handle->type, {0}};
+        for (uint32_t at = 0; at < handle->bytes; at++)
+            handle->data[at] = node->handle->data[at];
+    }
+    pthread_mutex_unlock(&share->lock);
+    if (!fits)
+        seen->ours = false;
+    return fits ? seen->descriptor : -1;
+}
+
+static int reopened(vf_call *call, uint64_t nodeid, const vf_node *seen, vf_handle *handle) {
+    vf_share *share = call->share;
+    struct stat status;
+    int unused = -1;
+    int descriptor = open_by_handle_at(call->terms.mount, (struct file_handle *)(void *)handle, O_PATH | O_CLOEXEC);
+    if (descriptor < 0)
+        return -1;
+    /* Attributes and handle were asked for one after the other, when it was met. */
+    bool fits = !fstat(descriptor, &status) && status.st_ino == seen->inode && status.st_dev == seen->device &&
+                (status.st_mode & S_IFMT) == seen->type;
+    pthread_mutex_lock(&share->lock);
+    vf_node *node = fits ? vf_table_find(&share->table, nodeid) : NULL;
+    bool kept = node && node->ours && node->descriptor < 0 && share->terms.nodes;
+    if (kept)
+        unused = vf_table_keep(&share->table, node, descriptor, share->terms.nodes);
+    if (fits && unused != descriptor)
+        vf_table_use(&share->table, descriptor, !kept);
+    pthread_mutex_unlock(&share->lock);
+    if (!fits)
+        unused = descriptor;
+    if (unused >= 0)
+        close(unused);
+    return unused == descriptor ? -1 : descriptor;
+}
+
+int vf_use_node(vf_call *call, uint64_t nodeid, uint32_t type, uint64_t *device) {
+    vf_node seen;
+    vf_handle handle;
+    int descriptor = used_or_handle(call, nodeid, type, &seen, &handle);
+    if (descriptor < 0 && seen.ours)
+        descriptor = reopened(call, nodeid, &seen, &handle);
+    if (descriptor >= 0)
+        *device = seen.device;
+    return descriptor;
+}
+
+int vf_use_file(vf_call *call, uint64_t fh, bool to_write) {
+    vf_share *share = call->share;
+    int descriptor = -1;
+    pthread_mutex_lock(&share->lock);
+    vf_file *file = vf_table_find_file(&share->table, fh, call->header.nodeid);
+    const vf_node *node = to_write ? vf_table_find(&share->table, call->header.nodeid) : NULL;
+    bool waits = node && node->changing; /* for a lock that is held: that is Python's threads' to do */
+    if (file && !waits && (to_write ? file->writable : file->readable)) {
+        descriptor = file->descriptor;
+        file->dirty = file->dirty || to_write;
+        vf_table_use(&share->table, descriptor, false);
+    }
+    pthread_mutex_unlock(&share->lock);
+    return descriptor;
+}
+
+bool vf_knows_file(vf_call *call, uint64_t fh) {
+    pthread_mutex_lock(&call->share->lock);
+    bool known = vf_table_find_file(&call->share->table, fh, call->header.nodeid) != NULL;
+    pthread_mutex_unlock(&call->share->lock);
+    return known;
+}
+
+/* The number of a node, with one more reference; 0 where it takes the handle to tell, or Python if that is decided. */
+static uint64_t known(vf_call *call, const struct stat *status, const vf_handle *handle, bool *decided) {
+    vf_node *node = vf_table_find_inode(&call->share->table, status->st_dev, status->st_ino);
+    *decided = node && (node->descriptor >= 0 || !node->handle);
+    if (!node || node->type != (status->st_mode & S_IFMT) || node->named)
+        return 0;
+    /* While it has a descriptor, nobody else gets its number. */
+    if (node->descriptor < 0 && !(node->handle && handle && vf_same_handle(node->handle, handle)))
+        return 0;
+    node->lookups++;
+    return node->nodeid;
+}
+
+static uint64_t met(vf_call *call, const struct stat *status, const vf_handle *handle) {
+    bool decided;
+    pthread_mutex_lock(&call->share->lock);
+    uint64_t nodeid = known(call, status, handle, &decided);
+    if (!nodeid && !decided) {
+        const vf_node *node = vf_table_meet(&call->share->table, status->st_dev, status->st_ino,
+                                            status->st_mode & S_IFMT, handle);
+        nodeid = node ? node->nodeid : 0;
+    }
+    pthread_mutex_unlock(&call->share->lock);
+    return nodeid;
+}
+
+uint64_t vf_enter(vf_call *call, int directory, const char *name, const struct stat *status) {
+    vf_handle handle;
+    int mount_id;
+    bool decided;
+    pthread_mutex_lock(&call->share->lock);
+    uint64_t nodeid = known(call, status, NULL, &decided);
+    pthread_mutex_unlock(&call->share->lock);
+    if (nodeid || decided || call->terms.mount < 0 || status->st_dev != call->terms.device)
+        return nodeid;
+    if (!vf_handle_of(directory, name, 0, &handle, &mount_id) || mount_id != call->terms.mount_id)
+        return 0;
+    return met(call, status, &handle);
+}
+
+uint64_t vf_enter_new(vf_call *call, int descriptor, const char *name, int flags, const struct stat *status) {
+    vf_handle handle;
+    int mount_id;
+    if (!vf_handle_of(descriptor, name, flags, &handle, &mount_id) || mount_id != call->terms.mount_id)
+        return 0;
+    return met(call, status, &handle);
+}
+
+bool vf_frees_much(const struct stat *status, nlink_t names) {
+    /* A hole takes no blocks but memory, once it was read. */
+    return status->st_nlink <= names &&
+           (status->st_size > FREED_AT_ONCE || status->st_blocks > FREED_AT_ONCE / 512);
+}
