@@ -1,11 +1,10 @@
 """What C answers for a share, and what it leaves to Python: by the opcodes that reach the server."""
 
 import asyncio
-import contextlib
 import errno
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from hdvkit_virtiofs import MemoryFileSystem, Passthrough, VirtioFs
 from hdvkit_virtiofs.fuse.spec import Opcode
 from hdvkit_virtiofs.native import hot_path
 from hdvkit_virtiofs.policy import Operation
+from native_share import mounted, refusal, shown
 
 import hdvkit
 from hdvkit import native
@@ -25,7 +25,15 @@ pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or not native.native().used, reason=f"{native.native().reason}; and it is for Linux"
 )
 
-HOT = {Opcode.LOOKUP, Opcode.GETATTR, Opcode.READ, Opcode.WRITE, Opcode.STATFS}
+ATTRIBUTES = {Opcode.GETATTR, Opcode.STATFS}
+MAKES = {Opcode.CREATE, Opcode.MKDIR}
+REMOVES = {Opcode.UNLINK}
+OPENS = {Opcode.OPEN, Opcode.FLUSH, Opcode.RELEASE}
+LISTS = {Opcode.OPENDIR, Opcode.READDIR, Opcode.READDIRPLUS, Opcode.RELEASEDIR}
+HOT = {Opcode.LOOKUP, *ATTRIBUTES, *MAKES, *REMOVES, *OPENS, *LISTS, Opcode.READ, Opcode.WRITE}
+"""All that C answers; what forgets has no answer."""
+
+CHANGES = {*MAKES, *REMOVES, Opcode.WRITE}
 
 
 async def allow(operation: Operation) -> None:
@@ -36,33 +44,20 @@ ALLOWED: list[tuple[dict[str, Any], set[Opcode]]] = [
     # The options of a share, and what C may answer then.
     ({}, HOT),
     ({"cache": "never"}, HOT),
-    ({"read_only": True}, HOT - {Opcode.WRITE}),
+    ({"read_only": True}, HOT - CHANGES),
     ({"xattr": False}, HOT),
-    ({"posix_acl": True}, HOT),
-    ({"deny": ("x",)}, {Opcode.GETATTR, Opcode.READ, Opcode.WRITE, Opcode.STATFS}),
-    ({"allow": ("x",)}, {Opcode.GETATTR, Opcode.READ, Opcode.WRITE, Opcode.STATFS}),
+    ({"locks": False}, HOT),
+    ({"posix_acl": True}, HOT - MAKES),
+    ({"security_ctx": True, "xattr_rules": ("ok:security.",)}, HOT - MAKES),
+    ({"writeback": True}, HOT - OPENS - {Opcode.CREATE}),
+    ({"deny": ("hidden",)}, {*ATTRIBUTES, *OPENS, Opcode.READ, Opcode.WRITE}),
+    ({"allow": ("file", "victim", "new", "made")}, {*ATTRIBUTES, *OPENS, Opcode.READ, Opcode.WRITE}),
     ({"quota_bytes": 1 << 30}, {Opcode.GETATTR, Opcode.READ}),
     ({"quota_inodes": 100}, {Opcode.GETATTR, Opcode.READ}),
-    ({"timeouts": ("x=5",)}, {Opcode.READ, Opcode.WRITE, Opcode.STATFS}),
+    ({"timeouts": ("x=5",)}, {Opcode.OPEN, Opcode.STATFS, Opcode.READ, Opcode.WRITE}),
+    ({"squash": "1000:1000"}, set()),
     ({"authorize": allow}, set()),
 ]
-
-
-async def refusal(asked: Awaitable[object]) -> int:
-    """The errno of what is refused."""
-    with pytest.raises(OSError, match=r"^\[Errno") as caught:
-        await asked
-    assert caught.value.errno is not None
-    return caught.value.errno
-
-
-async def shown(client: FuseClient, nodeid: int) -> int | tuple[int, int, int]:
-    """Number, size and names of a file, or the errno."""
-    try:
-        attributes = (await client.getattr(nodeid)).attr
-    except OSError as error:
-        return error.errno or 0
-    return attributes.ino, attributes.size, attributes.nlink
 
 
 def names(folder: Path) -> list[str]:
@@ -80,67 +75,46 @@ def folder(tmp_path: Path) -> Path:
     return place
 
 
-class Heard:
-    """The opcodes that reached Python."""
-
-    def __init__(self, device: VirtioFs) -> None:
-        self.opcodes: list[int] = []
-        begin = device.server.begin
-
-        def heard(channel: Any) -> Any:
-            call = begin(channel)
-            if call is not None:
-                self.opcodes.append(call.header.opcode)
-            return call
-
-        device.server.begin = heard  # type: ignore[method-assign]  # an ear in front of it
-
-    def take(self) -> list[int]:
-        """Those since the last time."""
-        heard, self.opcodes = self.opcodes, []
-        return heard
-
-
-@contextlib.asynccontextmanager
-async def mounted(folder: Path, **options: Any) -> AsyncIterator[tuple[FuseClient, Heard]]:
-    """A client of a share, and what of its requests reaches Python."""
-    device = VirtioFs(source=folder, tag="t", **options)
-    heard = Heard(device)
-    async with hdvkit.open_host("sim", memory_mb=64) as host:
-        share = await host.add(device)
-        async with Guest.of(host).drive(share) as driver:
-            hiprio, *requests = driver.queues
-            client = FuseClient(requests, hiprio)
-            await client.init()
-            heard.take()
-            yield client, heard
-        assert share.stats().needs_resets == 0
+async def use_all(client: FuseClient, *, writes: bool) -> None:
+    """Each request that C may answer, and what is right to answer."""
+    entry = await client.lookup(ROOT_ID, "file")
+    assert (await client.getattr(entry.nodeid)).attr == entry.attr
+    opened = await client.open(entry.nodeid, Open.RDWR if writes else Open.RDONLY)
+    assert (await client.getattr(entry.nodeid, fh=opened.fh)).attr == entry.attr
+    assert await client.read(entry.nodeid, opened.fh, 3, 2) == b"te"
+    assert await client.read(entry.nodeid, opened.fh, 7, 10) == b""
+    if writes:
+        assert await client.write(entry.nodeid, opened.fh, 0, b"con") == 3
+        made = await client.create(ROOT_ID, "new", Open.WRONLY | Open.CREAT, 0o640)
+        await client.release(made.entry.nodeid, made.open.fh)
+        assert (await client.mkdir(ROOT_ID, "made", 0o750)).attr.mode & 0o777 == 0o750
+        await client.forget(made.entry.nodeid, 1)
+        await client.unlink(ROOT_ID, "victim")
+    await client.flush(entry.nodeid, opened.fh)
+    await client.release(entry.nodeid, opened.fh)
+    directory = await client.opendir(ROOT_ID)
+    listed = {one.name: one.ino for one in await client.readdir(ROOT_ID, directory.fh, 0)}
+    assert listed[b"file"] == entry.attr.ino
+    assert listed[b".."] == listed[b"."], "the share begins here"
+    plus = {one.dirent.name: one.entry for one in await client.readdirplus(ROOT_ID, directory.fh, 0)}
+    assert {b".", b"..", b"file"} <= plus.keys() == listed.keys()
+    assert plus[b"file"].nodeid == entry.nodeid
+    await client.releasedir(ROOT_ID, directory.fh)
+    assert (await client.statfs()).namelen > 0
+    await client.batch_forget([(entry.nodeid, 2)])
+    await client.statfs()
+    assert await refusal(client.getattr(entry.nodeid)) == errno.ESTALE
 
 
 @pytest.mark.parametrize(("options", "allowed"), ALLOWED, ids=[" ".join(options) or "plain" for options, _ in ALLOWED])
 async def test_c_answers_where_no_rule_has_a_say(folder: Path, options: dict[str, Any], allowed: set[Opcode]) -> None:
     writes = not options.get("read_only")
+    (folder / "victim").touch()
     async with mounted(folder, **options) as (client, heard):
-        if options.get("allow"):
-            (folder / "x").write_bytes(b"content")
-        name = "x" if options.get("allow") else "file"
-        entry = await client.lookup(ROOT_ID, name)
-        opened = await client.open(entry.nodeid, Open.RDWR if writes else Open.RDONLY)
-        heard.take()
-        again = await client.lookup(ROOT_ID, name)
-        assert (again.nodeid, again.attr) == (entry.nodeid, entry.attr)
-        assert (await client.getattr(entry.nodeid)).attr == entry.attr
-        assert (await client.getattr(entry.nodeid, fh=opened.fh)).attr == entry.attr
-        assert await client.read(entry.nodeid, opened.fh, 0, 100) == b"content"
-        assert await client.read(entry.nodeid, opened.fh, 3, 2) == b"te"
-        assert await client.read(entry.nodeid, opened.fh, 7, 10) == b""
-        if writes:
-            assert await client.write(entry.nodeid, opened.fh, 0, b"CON") == 3
-            assert (folder / name).read_bytes() == b"CONtent"
-        assert (await client.statfs()).namelen == os.statvfs(folder).f_namemax
-        missed = set(heard.take())
-        asked = HOT if writes else HOT - {Opcode.WRITE}
-        assert missed == asked - allowed
+        await use_all(client, writes=writes)
+        asked = HOT if writes else HOT - CHANGES
+        assert heard.sent.keys() >= asked
+        assert heard.by_c() == asked & allowed
 
 
 LEFT: list[tuple[str, Callable[[FuseClient, int, int], Any], int]] = [

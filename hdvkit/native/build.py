@@ -7,7 +7,8 @@ HERE = Path(__file__).parent
 MODULE = "_native"
 HAS_LANE = sys.platform == "linux"
 HEADER = '#include "lane.h"' if HAS_LANE else '#include "ring.h"'
-SOURCES = [HERE / name for name in ("ring.c", "split.c", "packed.c", "chain.c", *(("lane.c",) if HAS_LANE else ()))]
+LANE = ("lane.c", "lane_thread.c", "lane_events.c", "lane_waiting.c") if HAS_LANE else ()
+SOURCES = [HERE / name for name in ("ring.c", "split.c", "packed.c", "chain.c", *LANE)]
 LIBRARIES = ("pthread",) if HAS_LANE else ()
 
 # What Python sees of ring.h. "..." has the compiler fill in what Python need not know.

@@ -20,7 +20,7 @@ from hdvkit_virtiofs.server import Server
 from hdvkit_virtiofs.watch import Taken
 
 GIVES_NODES: Final = ("lookup", "forget")
-LISTS: Final = ("opendir", "readdir", "releasedir")
+LISTS: Final = ("opendir", "readdir", "releasedir", *GIVES_NODES)
 METHODS: Final[dict[Opcode, tuple[str, ...]]] = {
     Opcode.LOOKUP: ("lookup",),
     Opcode.FORGET: GIVES_NODES,
@@ -36,7 +36,7 @@ METHODS: Final[dict[Opcode, tuple[str, ...]]] = {
     Opcode.FLUSH: ("open", "flush", "setlk"),
     Opcode.OPENDIR: LISTS,
     Opcode.READDIR: LISTS,
-    Opcode.READDIRPLUS: (*LISTS, *GIVES_NODES),
+    Opcode.READDIRPLUS: LISTS,
     Opcode.RELEASEDIR: LISTS,
     Opcode.CREATE: ("create", "release", *GIVES_NODES),
 }

@@ -129,13 +129,14 @@ static bool go_to(answer *to, vf_listing *listing, uint64_t place) {
 
 static vf_entry_out entry_of(const answer *to, const char *name) {
     struct stat status;
+    vf_born born;
     if (!strcmp(name, ".") || !strcmp(name, ".."))
         return (vf_entry_out){0};
-    if (fstatat(to->descriptor, name, &status, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT))
+    if (vf_look(to->descriptor, name, &status, &born))
         return (vf_entry_out){0};
     if (S_ISDIR(status.st_mode) && status.st_dev != to->device)
         return (vf_entry_out){0};
-    uint64_t nodeid = vf_enter(to->call, to->descriptor, name, &status);
+    uint64_t nodeid = vf_enter(to->call, to->descriptor, name, &status, born);
     return nodeid ? vf_entry(to->call, nodeid, &status) : (vf_entry_out){0};
 }
 

@@ -12,24 +12,21 @@
 
 /* Finding and forgetting */
 
-static int look(int directory, const char *name, struct stat *status) {
-    return fstatat(directory, name, status, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT);
-}
-
 bool vf_lookup(vf_call *call) {
     char name[NAME_MOST + 2];
     uint64_t device;
     struct stat status;
+    vf_born born;
     if (!vf_has_room(call, sizeof(vf_entry_out)) || !vf_message_and_name(call, NULL, 0, name))
         return false;
     int directory = vf_use_node(call, call->header.nodeid, S_IFDIR, &device);
     if (directory < 0)
         return false;
-    if (look(directory, name, &status))
+    if (vf_look(directory, name, &status, &born))
         return errno == ENOENT && vf_refuse(call, ENOENT);
     if (S_ISDIR(status.st_mode) && status.st_dev != device)
         return false; /* where another file system begins, Python has more to say */
-    uint64_t nodeid = vf_enter(call, directory, name, &status);
+    uint64_t nodeid = vf_enter(call, directory, name, &status, born);
     vf_entry_out out = vf_entry(call, nodeid, &status);
     return nodeid && vf_reply(call, &out, sizeof out);
 }
@@ -116,7 +113,7 @@ static bool has_no_umask(void) {
 /* A node of ours for a new file, or nothing is left of it. */
 static uint64_t enter_made(vf_call *call, int directory, const char *name, int made, int undo, struct stat *status) {
     bool open = made >= 0;
-    bool seen = open ? !fstat(made, status) : !look(directory, name, status);
+    bool seen = open ? !fstat(made, status) : !fstatat(directory, name, status, AT_SYMLINK_NOFOLLOW);
     uint64_t nodeid = 0;
     if (seen && status->st_dev == call->terms.device)
         nodeid = open ? vf_enter_new(call, made, "", AT_EMPTY_PATH, status) : vf_enter_new(call, directory, name, 0, status);
@@ -194,20 +191,16 @@ bool vf_create(vf_call *call) {
 /* Removing: of what Python does not know, and what frees little */
 
 /* Keep a descriptor of what is about to lose its last name, if the guest knows it. False: Python has a say. */
-static bool keep(vf_call *call, int directory, const char *name, const struct stat *status) {
+static bool keep(vf_call *call, const struct stat *status) {
     vf_table *table = &call->share->table;
     pthread_mutex_lock(&call->share->lock);
     const vf_node *node = vf_table_find_inode(table, status->st_dev, status->st_ino);
     bool known = node, ours = node && node->ours;
+    uint64_t nodeid = ours ? node->nodeid : 0;
     pthread_mutex_unlock(&call->share->lock);
     if (!known || !ours || status->st_nlink > 1)
         return !known || ours;
-    int descriptor = openat(directory, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-    if (descriptor < 0)
-        return false;
-    vf_share_hold(call->share, descriptor);
-    close(descriptor);
-    return true;
+    return vf_hold_node(call, nodeid);
 }
 
 bool vf_unlink(vf_call *call) {
@@ -217,9 +210,9 @@ bool vf_unlink(vf_call *call) {
     if (!vf_has_room(call, 0) || !vf_message_and_name(call, NULL, 0, name))
         return false;
     int directory = vf_use_node(call, call->header.nodeid, S_IFDIR, &device);
-    if (directory < 0 || look(directory, name, &status) || S_ISDIR(status.st_mode) || vf_frees_much(&status, 1))
+    if (directory < 0 || fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW) || S_ISDIR(status.st_mode) || vf_frees_much(&status, 1))
         return false;
-    if (!keep(call, directory, name, &status) || unlinkat(directory, name, 0))
+    if (!keep(call, &status) || unlinkat(directory, name, 0))
         return false;
     return vf_reply(call, NULL, 0);
 }

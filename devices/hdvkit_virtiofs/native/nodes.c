@@ -101,7 +101,8 @@ uint64_t vf_table_drop_node(vf_table *table, uint64_t nodeid) {
 
 /* Ours */
 
-vf_node *vf_table_meet(vf_table *table, uint64_t device, uint64_t inode, uint32_t type, const vf_handle *handle) {
+vf_node *vf_table_meet(vf_table *table, uint64_t device, uint64_t inode, uint32_t type, const vf_handle *handle,
+                       vf_born born) {
     if (table->by_nodeid.used >= VF_NODES_MOST)
         return NULL;
     vf_node *node = new_node(table, table->next_nodeid);
@@ -112,6 +113,7 @@ vf_node *vf_table_meet(vf_table *table, uint64_t device, uint64_t inode, uint32_
     node->inode = inode;
     node->type = type;
     node->lookups = 1;
+    node->born = born;
     size_t size = offsetof(vf_handle, data) + handle->bytes;
     node->handle = malloc(size);
     if (!node->handle || !vf_map_put(&table->by_inode, device, inode, node)) {

@@ -45,11 +45,15 @@ bool vf_open(vf_call *call) {
         return false;
     if (!plain(call, &in) || !has_files_left(call))
         return false;
-    int node = vf_use_node(call, call->header.nodeid, S_IFREG, &device);
-    if (node < 0)
-        return false;
-    snprintf(number, sizeof number, "%d", node);
-    int descriptor = openat(call->terms.numbers, number, (int)(in.flags & O_ACCMODE) | QUIET | (int)call->terms.host_flags);
+    int flags = (int)(in.flags & O_ACCMODE) | QUIET | (int)call->terms.host_flags;
+    int descriptor = vf_open_node(call, call->header.nodeid, S_IFREG, flags);
+    if (descriptor < 0) {
+        int node = vf_use_node(call, call->header.nodeid, S_IFREG, &device);
+        if (node < 0)
+            return false;
+        snprintf(number, sizeof number, "%d", node);
+        descriptor = openat(call->terms.numbers, number, flags);
+    }
     return descriptor >= 0 && opened(call, descriptor, in.flags, false);
 }
 

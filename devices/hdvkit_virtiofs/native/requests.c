@@ -1,6 +1,7 @@
 /* From a request's bytes to the function that answers it, and what they all need of messages. See request.h. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/statvfs.h>
 #include <sys/sysmacros.h>
@@ -67,6 +68,30 @@ vf_attr vf_attributes(const struct stat *status) {
         .rdev = status->st_rdev ? kernel_device(status->st_rdev) : 0,
         .blksize = (uint32_t)status->st_blksize,
     };
+}
+
+int vf_look(int directory, const char *name, struct stat *status, vf_born *born) {
+    struct statx found;
+    if (statx(directory, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_BASIC_STATS | STATX_BTIME, &found))
+        return -1;
+    *status = (struct stat){
+        .st_dev = makedev(found.stx_dev_major, found.stx_dev_minor),
+        .st_ino = found.stx_ino,
+        .st_mode = found.stx_mode,
+        .st_nlink = found.stx_nlink,
+        .st_uid = found.stx_uid,
+        .st_gid = found.stx_gid,
+        .st_rdev = makedev(found.stx_rdev_major, found.stx_rdev_minor),
+        .st_size = (off_t)found.stx_size,
+        .st_blksize = (blksize_t)found.stx_blksize,
+        .st_blocks = (blkcnt_t)found.stx_blocks,
+        .st_atim = {found.stx_atime.tv_sec, found.stx_atime.tv_nsec},
+        .st_mtim = {found.stx_mtime.tv_sec, found.stx_mtime.tv_nsec},
+        .st_ctim = {found.stx_ctime.tv_sec, found.stx_ctime.tv_nsec},
+    };
+    bool told = found.stx_mask & STATX_BTIME;
+    *born = told ? (vf_born){found.stx_btime.tv_sec, found.stx_btime.tv_nsec} : (vf_born){0};
+    return 0;
 }
 
 vf_entry_out vf_entry(const vf_call *call, uint64_t nodeid, const struct stat *status) {

@@ -19,11 +19,18 @@ typedef struct {
     uint8_t data[VF_HANDLE_MOST];
 } vf_handle;
 
+/* When a file was made: tells it from one that comes later under its inode number. All zero where nobody can tell. */
+typedef struct {
+    int64_t seconds;
+    uint32_t nanoseconds;
+} vf_born;
+
 typedef struct vf_node {
     uint64_t nodeid;
     uint64_t device;
     uint64_t inode;
     uint64_t lookups;  /* references the guest was given here, and Python has not counted */
+    vf_born born;      /* of those with a handle */
     vf_handle *handle; /* by which it is known again while it is closed; NULL where Python alone knows it */
     struct vf_node *older, *newer; /* of ours that have a descriptor, by when they were used */
     int descriptor;    /* O_PATH; -1 while it is closed */
@@ -109,7 +116,8 @@ uint64_t vf_table_drop_node(vf_table *table, uint64_t nodeid);
 uint64_t vf_table_take_lookups(vf_table *table, uint64_t nodeid);
 
 /* A node of ours with one reference; NULL without memory. */
-vf_node *vf_table_meet(vf_table *table, uint64_t device, uint64_t inode, uint32_t type, const vf_handle *handle);
+vf_node *vf_table_meet(vf_table *table, uint64_t device, uint64_t inode, uint32_t type, const vf_handle *handle,
+                       vf_born born);
 /* Let one of ours have a descriptor, while at most so many have; one to be closed for that, or -1. */
 int vf_table_keep(vf_table *table, vf_node *node, int descriptor, uint32_t most);
 /* It was used just now. */

@@ -1,11 +1,19 @@
 /* Nodes and files that a request uses, see request.h. */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "request.h"
 
 #define FREED_AT_ONCE (256 * 1024) /* bytes: a handful of extents, however they lie on the disk */
+
+static void copy_handle(const vf_node *node, vf_handle *handle) {
+    handle->bytes = node->handle->bytes;
+    handle->type = node->handle->type;
+    memcpy(handle->data, node->handle->data, handle->bytes);
+}
 
 /* What is known of a node; with its descriptor, used from now on, or the handle to open it again by. */
 static int used_or_handle(vf_call *call, uint64_t nodeid, uint32_t type, vf_node *seen, vf_handle *handle) {
@@ -19,9 +27,7 @@ static int used_or_handle(vf_call *call, uint64_t nodeid, uint32_t type, vf_node
         vf_table_touch(&share->table, node);
         vf_table_use(&share->table, node->descriptor, false);
     } else if (fits && node->ours) {
-        *handle = (vf_handle){node->handle->bytes, node->handle->type, {0}};
-        for (uint32_t at = 0; at < handle->bytes; at++)
-            handle->data[at] = node->handle->data[at];
+        copy_handle(node, handle);
     }
     pthread_mutex_unlock(&share->lock);
     if (!fits)
@@ -29,11 +35,34 @@ static int used_or_handle(vf_call *call, uint64_t nodeid, uint32_t type, vf_node
     return fits ? seen->descriptor : -1;
 }
 
+static int open_by(vf_call *call, uint64_t nodeid, vf_handle *handle, int flags) {
+    int descriptor = open_by_handle_at(call->terms.mount, (struct file_handle *)(void *)handle, flags | O_CLOEXEC);
+    if (descriptor < 0 && errno == ESTALE) {
+        pthread_mutex_lock(&call->share->lock);
+        vf_node *node = vf_table_find(&call->share->table, nodeid);
+        if (node)
+            vf_table_disown(&call->share->table, node); /* what has its number now is another file */
+        pthread_mutex_unlock(&call->share->lock);
+    }
+    return descriptor;
+}
+
+int vf_open_node(vf_call *call, uint64_t nodeid, uint32_t type, int flags) {
+    vf_handle handle;
+    pthread_mutex_lock(&call->share->lock);
+    const vf_node *node = vf_table_find(&call->share->table, nodeid);
+    bool may = call->terms.mount >= 0 && node && node->handle && node->type == type;
+    if (may)
+        copy_handle(node, &handle);
+    pthread_mutex_unlock(&call->share->lock);
+    return may ? open_by(call, nodeid, &handle, flags) : -1;
+}
+
 static int reopened(vf_call *call, uint64_t nodeid, const vf_node *seen, vf_handle *handle) {
     vf_share *share = call->share;
     struct stat status;
     int unused = -1;
-    int descriptor = open_by_handle_at(call->terms.mount, (struct file_handle *)(void *)handle, O_PATH | O_CLOEXEC);
+    int descriptor = open_by(call, nodeid, handle, O_PATH);
     if (descriptor < 0)
         return -1;
     /* Attributes and handle were asked for one after the other, when it was met. */
@@ -65,6 +94,19 @@ int vf_use_node(vf_call *call, uint64_t nodeid, uint32_t type, uint64_t *device)
     return descriptor;
 }
 
+bool vf_hold_node(vf_call *call, uint64_t nodeid) {
+    uint64_t device;
+    if (vf_use_node(call, nodeid, 0, &device) < 0)
+        return false;
+    pthread_mutex_lock(&call->share->lock);
+    vf_node *node = vf_table_find(&call->share->table, nodeid);
+    bool held = node && node->descriptor >= 0;
+    if (held)
+        node->nameless = true;
+    pthread_mutex_unlock(&call->share->lock);
+    return held;
+}
+
 int vf_use_file(vf_call *call, uint64_t fh, bool to_write) {
     vf_share *share = call->share;
     int descriptor = -1;
@@ -88,44 +130,56 @@ bool vf_knows_file(vf_call *call, uint64_t fh) {
     return known;
 }
 
+static bool same_birth(vf_born one, vf_born other) {
+    return one.seconds == other.seconds && one.nanoseconds == other.nanoseconds && (one.seconds || one.nanoseconds);
+}
+
+/* Whether a node stands for the file that is there now under its inode number. */
+static bool is_this(const vf_node *node, vf_born born, const vf_handle *handle) {
+    if (node->descriptor >= 0)
+        return true; /* while it has a descriptor, nobody else gets its number */
+    return node->handle && (handle ? vf_same_handle(node->handle, handle) : same_birth(node->born, born));
+}
+
 /* The number of a node, with one more reference; 0 where it takes the handle to tell, or Python if that is decided. */
-static uint64_t known(vf_call *call, const struct stat *status, const vf_handle *handle, bool *decided) {
+static uint64_t known(vf_call *call, const struct stat *status, vf_born born, const vf_handle *handle, bool *decided) {
     vf_node *node = vf_table_find_inode(&call->share->table, status->st_dev, status->st_ino);
     *decided = node && (node->descriptor >= 0 || !node->handle);
     if (!node || node->type != (status->st_mode & S_IFMT) || node->named)
         return 0;
-    /* While it has a descriptor, nobody else gets its number. */
-    if (node->descriptor < 0 && !(node->handle && handle && vf_same_handle(node->handle, handle)))
+    if (!is_this(node, born, handle))
         return 0;
     node->lookups++;
+    if (handle)
+        node->born = born; /* it was not known, or is told anew */
     return node->nodeid;
 }
 
-static uint64_t met(vf_call *call, const struct stat *status, const vf_handle *handle) {
+static uint64_t met(vf_call *call, const struct stat *status, vf_born born, const vf_handle *handle) {
     bool decided;
     pthread_mutex_lock(&call->share->lock);
-    uint64_t nodeid = known(call, status, handle, &decided);
+    uint64_t nodeid = known(call, status, born, handle, &decided);
     if (!nodeid && !decided) {
         const vf_node *node = vf_table_meet(&call->share->table, status->st_dev, status->st_ino,
-                                            status->st_mode & S_IFMT, handle);
+                                            status->st_mode & S_IFMT, handle, born);
         nodeid = node ? node->nodeid : 0;
     }
     pthread_mutex_unlock(&call->share->lock);
     return nodeid;
 }
 
-uint64_t vf_enter(vf_call *call, int directory, const char *name, const struct stat *status) {
+uint64_t vf_enter(vf_call *call, int directory, const char *name, const struct stat *status, vf_born born) {
     vf_handle handle;
     int mount_id;
     bool decided;
     pthread_mutex_lock(&call->share->lock);
-    uint64_t nodeid = known(call, status, NULL, &decided);
+    uint64_t nodeid = known(call, status, born, NULL, &decided);
     pthread_mutex_unlock(&call->share->lock);
     if (nodeid || decided || call->terms.mount < 0 || status->st_dev != call->terms.device)
         return nodeid;
     if (!vf_handle_of(directory, name, 0, &handle, &mount_id) || mount_id != call->terms.mount_id)
         return 0;
-    return met(call, status, &handle);
+    return met(call, status, born, &handle);
 }
 
 uint64_t vf_enter_new(vf_call *call, int descriptor, const char *name, int flags, const struct stat *status) {
@@ -133,7 +187,7 @@ uint64_t vf_enter_new(vf_call *call, int descriptor, const char *name, int flags
     int mount_id;
     if (!vf_handle_of(descriptor, name, flags, &handle, &mount_id) || mount_id != call->terms.mount_id)
         return 0;
-    return met(call, status, &handle);
+    return met(call, status, (vf_born){0}, &handle);
 }
 
 bool vf_frees_much(const struct stat *status, nlink_t names) {

@@ -183,6 +183,7 @@ class Directory(File):
             self._entries = entries
 
     async def _read_names(self, entries: list[DirEntry], workers: Workers) -> None:
+        os.lseek(self.descriptor, 0, os.SEEK_SET)  # it may have been opened, and read, elsewhere
         with os.scandir(self.descriptor) as names:
             rest = _numbered(names, len(entries) + 1)
             entries += islice(rest, INLINE_NAMES)

@@ -1,0 +1,166 @@
+/* What a lane waits for: kicks by eventfds, kicks as messages on a socket, and word from Python.
+ *
+ * Only what is new wakes it (EPOLLET), so that eventfds need not be read, and what a socket brings need only be looked
+ * at: kicks are taken out of it many at a time. */
+#define _GNU_SOURCE
+#include "lane_internal.h"
+
+#include <errno.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#define KICK_BYTES 4096  /* of a socket that are looked at at once: some hundred kicks */
+#define LEFT_MOST 1024   /* bytes of kicks that stay there; they count against what the machine may send */
+#define FIRST_POLL 10000 /* nanoseconds, where polling begins to grow */
+
+enum { WAKE = HDV_LANE_QUEUES, LISTENER, SOURCES };
+
+uint64_t hdv_now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
+}
+
+void hdv_write_event(int descriptor) {
+    uint64_t one = 1;
+    /* It fails when the counter is full, and then the other side has enough to read. */
+    if (write(descriptor, &one, sizeof one) < 0)
+        return;
+}
+
+uint64_t hdv_read_event(int descriptor) {
+    uint64_t count;
+    return read(descriptor, &count, sizeof count) < 0 ? 0 : count;
+}
+
+static bool hear(hdv_lane *lane, int descriptor, uint32_t source) {
+    struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.u32 = source};
+    return !epoll_ctl(lane->epoll, EPOLL_CTL_ADD, descriptor, &event);
+}
+
+bool hdv_lane_open(hdv_lane *lane) {
+    lane->epoll = epoll_create1(EPOLL_CLOEXEC);
+    lane->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    lane->socket = -1;
+    if (lane->epoll >= 0 && lane->wake >= 0 && hear(lane, lane->wake, WAKE))
+        return true;
+    hdv_lane_close(lane);
+    return false;
+}
+
+void hdv_lane_close(hdv_lane *lane) {
+    if (lane->epoll >= 0)
+        close(lane->epoll);
+    if (lane->wake >= 0)
+        close(lane->wake);
+}
+
+void hdv_lane_wake(hdv_lane *lane) {
+    hdv_write_event(lane->wake);
+}
+
+/* Kicks of several queues may come by one eventfd; whose they are does not matter, for all queues are looked at. */
+static bool shared(const hdv_lane *lane, uint32_t queue) {
+    for (uint32_t index = 0; index < lane->count; index++)
+        if (index != queue && lane->queues[index].ring && lane->queues[index].kick == lane->queues[queue].kick)
+            return true;
+    return false;
+}
+
+void hdv_lane_hear(hdv_lane *lane, uint32_t queue) {
+    if (lane->queues[queue].kick >= 0 && !shared(lane, queue))
+        hear(lane, lane->queues[queue].kick, queue);
+}
+
+void hdv_lane_ignore(hdv_lane *lane, uint32_t queue) {
+    if (lane->queues[queue].kick >= 0 && !shared(lane, queue))
+        epoll_ctl(lane->epoll, EPOLL_CTL_DEL, lane->queues[queue].kick, NULL);
+}
+
+/* The socket */
+
+static void look_from(const hdv_lane *lane, int place) {
+    setsockopt(lane->socket, SOL_SOCKET, SO_PEEK_OFF, &place, sizeof place);
+}
+
+/* Take what was seen out of the socket. */
+static void drop_kicks(hdv_lane *lane) {
+    uint8_t bytes[LEFT_MOST + KICK_BYTES];
+    if (lane->peeked && recv(lane->socket, bytes, lane->peeked, MSG_DONTWAIT) != (ssize_t)lane->peeked)
+        lane->peeked = 0; /* the machine is gone: there is nothing to go on with */
+    lane->peeked = 0;
+}
+
+void hdv_lane_take_socket(hdv_lane *lane, int socket) {
+    lane->socket = socket;
+    lane->peeked = 0;
+    look_from(lane, 0);
+    hear(lane, socket, LISTENER);
+}
+
+void hdv_lane_leave_socket(hdv_lane *lane) {
+    if (lane->socket < 0)
+        return;
+    drop_kicks(lane);
+    look_from(lane, -1);
+    epoll_ctl(lane->epoll, EPOLL_CTL_DEL, lane->socket, NULL);
+    lane->socket = -1;
+}
+
+/* Look at what is new: whether that was all, and kicks. */
+static bool look(hdv_lane *lane, bool *more) {
+    uint8_t bytes[KICK_BYTES];
+    ssize_t seen = recv(lane->socket, bytes, sizeof bytes, MSG_PEEK | MSG_DONTWAIT);
+    *more = seen == sizeof bytes;
+    if (seen < 0 && (errno == EAGAIN || errno == EINTR))
+        return true;
+    size_t kicks = seen > 0 ? lane->listener.kicks(lane->listener.context, bytes, (size_t)seen) : 0;
+    lane->peeked += kicks;
+    if (kicks == (size_t)seen && lane->peeked < LEFT_MOST)
+        return true;
+    drop_kicks(lane);
+    look_from(lane, 0);
+    *more = kicks < (size_t)seen; /* the rest of them, or something else */
+    return kicks > 0;
+}
+
+void hdv_lane_listen_for_kicks(hdv_lane *lane) {
+    bool more = true;
+    while (lane->socket >= 0 && more)
+        if (!look(lane, &more)) {
+            hdv_lane_leave_socket(lane);
+            hdv_lane_announce(lane, HDV_EVENT_SOCKET, 0);
+        }
+}
+
+/* Sleeping */
+
+/* As KVM's halt polling: grow while it would have been worth it, else shrink to nothing. */
+static void learn(hdv_lane *lane, uint64_t slept) {
+    if (slept <= lane->poll_most && (!lane->alone || hdv_now() >= lane->alone_from))
+        lane->poll_now = lane->poll_now ? lane->poll_now * 2 : FIRST_POLL;
+    else
+        lane->poll_now = 0;
+    if (lane->poll_now > lane->poll_most)
+        lane->poll_now = lane->poll_most;
+}
+
+void hdv_lane_sleep(hdv_lane *lane) {
+    struct epoll_event events[SOURCES];
+    uint64_t began = lane->poll_most ? hdv_now() : 0;
+    pthread_mutex_unlock(&lane->lock);
+    int ready = epoll_wait(lane->epoll, events, SOURCES, -1);
+    pthread_mutex_lock(&lane->lock);
+    if (lane->poll_most)
+        learn(lane, hdv_now() - began);
+    for (int at = 0; at < ready; at++) {
+        uint32_t source = events[at].data.u32;
+        if (source == LISTENER)
+            hdv_lane_listen_for_kicks(lane);
+        else if (source < HDV_LANE_QUEUES)
+            lane->queues[source].counters.wakeups++;
+    }
+}
