@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hdvkit_virtiofs import VirtioFs
+from hdvkit_virtiofs import Passthrough, VirtioFs
 
 import hdvkit
 from hdvkit.testing.fuse_client import FuseClient
@@ -79,7 +79,7 @@ async def settled(client: FuseClient) -> None:
 
 
 @contextlib.asynccontextmanager
-async def mounted(folder: Path, **options: Any) -> AsyncIterator[tuple[FuseClient, Heard]]:
+async def mounted(folder: Path | Passthrough, **options: Any) -> AsyncIterator[tuple[FuseClient, Heard]]:
     """A client of a share, and what of its requests reaches Python."""
     device = VirtioFs(source=folder, tag="t", **options)
     heard = Heard(device)

@@ -1,10 +1,14 @@
 """Nodes and open files that C has given a guest: they are the same to Python, whichever of both is asked next."""
 
 import asyncio
+import contextlib
 import errno
 import os
+import stat
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -166,6 +170,66 @@ async def test_a_small_allowance_is_kept(folder: Path) -> None:
         assert open_descriptors(folder) <= 64 + 1, "the root is open for its mount, too"
 
 
+async def test_a_name_that_is_swapped_never_gives_the_attributes_of_one_file_and_the_handle_of_another(
+    folder: Path,
+) -> None:
+    os.mkfifo(folder / "fifo")
+    done = threading.Event()
+
+    def swap() -> None:
+        here, there, aside = folder / "file", folder / "fifo", folder / "aside"
+        while not done.is_set():
+            here.rename(aside)
+            there.rename(here)
+            aside.rename(there)
+
+    async with mounted(folder) as (client, _):
+        with ThreadPoolExecutor() as threads:
+            swapping = threads.submit(swap)
+            try:
+                for turn in range(400):
+                    with contextlib.suppress(FileNotFoundError):
+                        entry = await client.lookup(ROOT_ID, "file")
+                        if stat.S_ISREG(entry.attr.mode):
+                            flags = Open.RDONLY if turn % 2 else Open.RDONLY | os.O_SYNC
+                            fh = (await client.open(entry.nodeid, flags)).fh
+                            assert await client.read(entry.nodeid, fh, 0, 10) == b"content"
+                            await client.release(entry.nodeid, fh)
+                        await client.forget(entry.nodeid, 1)
+            finally:
+                done.set()
+            swapping.result()
+
+
+async def test_an_inode_number_that_is_given_again_is_another_file(folder: Path) -> None:
+    """Python has closed a file that the host removes, and its number is that of a file which C meets."""
+    for number in range(100):
+        (folder / str(number)).touch()
+    async with mounted(folder, max_inode_descriptors=64) as (client, _):
+        old = await client.lookup(ROOT_ID, "file")
+        await client.setattr(old.nodeid, mode=0o600)
+        for number in range(100):
+            await client.setattr((await client.lookup(ROOT_ID, str(number))).nodeid, mode=0o600)
+        (folder / "file").unlink()
+        for number in range(50):
+            (folder / f"new {number}").write_bytes(b"of another file")
+            if (folder / f"new {number}").stat().st_ino == old.attr.ino:
+                break
+        else:
+            pytest.skip("the file system does not give inode numbers again so soon")
+        new = await client.lookup(ROOT_ID, f"new {number}")
+        assert new.nodeid != old.nodeid
+        await client.access(new.nodeid, os.R_OK)
+        again = await client.lookup(ROOT_ID, f"new {number}")
+        await client.access(again.nodeid, os.R_OK)
+        assert (await client.getattr(again.nodeid)).attr.size == 15
+        assert await refusal(client.access(old.nodeid, os.R_OK)) == errno.ESTALE
+        for one in (new, again, old):
+            await client.forget(one.nodeid, 1)
+        await settled(client)
+        assert (await client.lookup(ROOT_ID, f"new {number}")).attr.size == 15
+
+
 async def test_a_number_is_forged_in_vain(folder: Path) -> None:
     async with mounted(folder) as (client, _):
         node = (await client.lookup(ROOT_ID, "file")).nodeid
@@ -238,6 +302,23 @@ async def test_what_a_guest_leaves_is_closed(folder: Path) -> None:
         await client.init()
         assert (await client.lookup(ROOT_ID, "file")).attr.size == 7
     assert open_descriptors(folder) == 0
+
+
+async def test_files_that_python_takes_over_count(folder: Path) -> None:
+    source = Passthrough(folder, max_descriptors=400)
+    async with mounted(source) as (client, _):
+        node = (await client.lookup(ROOT_ID, "file")).nodeid
+        held: list[int] = []
+        with contextlib.suppress(OSError):  # ENFILE
+            for _ in range(1000):
+                held.append((await client.open(node, Open.RDONLY)).fh)
+                await client.fsync(node, held[-1])
+        assert 300 < len(held) < 400
+        assert open_descriptors(folder) <= 400
+        for fh in held:
+            await client.release(node, fh)
+        await client.open(node, Open.RDONLY)
+    await source.aclose()
 
 
 # Directories

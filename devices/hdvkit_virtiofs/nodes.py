@@ -43,6 +43,9 @@ class NodeTable(Generic[Node]):
         self._by_id = {self._root.nodeid: self._root}
         self._by_node = {root: self._root}
         self._cleared: dict[Node, Row[Node]] = {}
+        self._again: list[Row[Node]] = []
+        """Nodes the guest knows by a second number: the host had given an inode number twice, and who has it now was
+        found out too late."""
         self._watch: Watch[Node, Any] | None = None
 
     def watched_by(self, watch: "Watch[Node, Any]") -> None:
@@ -63,6 +66,7 @@ class NodeTable(Generic[Node]):
         self._root.pins = 0
         self._by_id = {self._root.nodeid: self._root}
         self._by_node = {self._root.node: self._root}
+        self._again.clear()
         if self._watch is not None:
             self._watch.cleared()
             self._watch.entered(self._root.nodeid, self._root.node)
@@ -98,7 +102,10 @@ class NodeTable(Generic[Node]):
     def _add(self, nodeid: int, node: Node) -> Row[Node]:
         row = Row(NodeId(nodeid), node)
         self._by_id[row.nodeid] = row
-        self._by_node[node] = row
+        if node in self._by_node:
+            self._again.append(row)
+        else:
+            self._by_node[node] = row
         return row
 
     def _elsewhere(self) -> int:
@@ -162,6 +169,15 @@ class NodeTable(Generic[Node]):
             row.lookups = self._watch.dropped(row.nodeid)
             if row.lookups:
                 return  # somebody met it meanwhile
-        if self._by_id.pop(row.nodeid, None) is not None:
-            del self._by_node[row.node]
-            self._dropped(row.node)
+        if self._by_id.pop(row.nodeid, None) is None:
+            return
+        if row in self._again:
+            self._again.remove(row)
+            return
+        del self._by_node[row.node]
+        for other in self._again:
+            if other.node is row.node:
+                self._again.remove(other)
+                self._by_node[row.node] = other
+                return
+        self._dropped(row.node)

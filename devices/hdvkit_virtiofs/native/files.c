@@ -35,11 +35,13 @@ vf_file *vf_table_open(vf_table *table, uint64_t nodeid, int descriptor, uint32_
                                    .readable = !directory && access != O_WRONLY,
                                    .writable = !directory && access != O_RDONLY,
                                    .ours = true,
+                                   .opened = true,
                                    .directory = directory,
                                });
     if (file) {
         table->next_fh++;
         table->open_files++;
+        table->opened_files++;
     }
     return file;
 }
@@ -62,6 +64,7 @@ void vf_table_free_listing(vf_table *table, vf_listing *listing) {
 int vf_table_drop_file(vf_table *table, vf_file *file) {
     int descriptor = file->ours && vf_table_may_close(table, file->descriptor) ? file->descriptor : -1;
     vf_table_adopt_file(table, file);
+    table->opened_files -= file->opened;
     vf_map_remove(&table->by_descriptor, (uint64_t)file->descriptor, VF_BY_FILE);
     vf_map_remove(&table->by_fh, file->fh, 0);
     vf_table_free_listing(table, &file->listing);

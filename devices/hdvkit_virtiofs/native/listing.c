@@ -16,7 +16,6 @@
 
 #define LISTING_SIZE (32 * 1024)  /* most bytes of one answer, and of what is read at once */
 #define LISTED_MOST (128u << 20)  /* bytes of names that one guest makes us keep */
-#define READS_AT_ONCE 64          /* of a directory, to get to a place in it */
 
 /* What getdents64(2) gives. */
 typedef struct {
@@ -31,7 +30,6 @@ typedef struct {
     vf_call *call;
     int descriptor;
     bool plus;
-    uint64_t device;
     size_t size; /* room */
     size_t used;
     uint8_t bytes[LISTING_SIZE];
@@ -119,24 +117,30 @@ static bool go_to(answer *to, vf_listing *listing, uint64_t place) {
         listing->complete = false;
         return lseek(to->descriptor, 0, SEEK_SET) >= 0;
     }
-    size_t most = listing->end + READS_AT_ONCE * LISTING_SIZE;
-    for (const host_dirent *entry; listing->place < place && listing->at < most && (entry = next(to, listing));)
+    errno = 0;
+    for (const host_dirent *entry; listing->place < place && (entry = next(to, listing));)
         pass(listing, entry);
-    if (listing->place < place)
-        listing->at = listing->end; /* nobody was given that place */
-    return true;
+    return listing->place == place || !errno; /* else nobody was given that place */
 }
 
-static vf_entry_out entry_of(const answer *to, const char *name) {
+/* Whether the guest knows a file with this inode number. */
+static bool may_be_known(const answer *to, uint64_t inode) {
+    pthread_mutex_lock(&to->call->share->lock);
+    bool known = vf_table_find_inode(&to->call->share->table, to->call->terms.device, inode);
+    pthread_mutex_unlock(&to->call->share->lock);
+    return known;
+}
+
+static vf_entry_out entry_of(const answer *to, const host_dirent *entry) {
     struct stat status;
     vf_born born;
-    if (!strcmp(name, ".") || !strcmp(name, ".."))
+    uint64_t nodeid = 0;
+    if (!strcmp(entry->name, ".") || !strcmp(entry->name, ".."))
         return (vf_entry_out){0};
-    if (vf_look(to->descriptor, name, &status, &born))
-        return (vf_entry_out){0};
-    if (S_ISDIR(status.st_mode) && status.st_dev != to->device)
-        return (vf_entry_out){0};
-    uint64_t nodeid = vf_enter(to->call, to->descriptor, name, &status, born);
+    if (may_be_known(to, entry->ino) && !vf_look(to->descriptor, entry->name, 0, &status, &born))
+        nodeid = status.st_dev == to->call->terms.device ? vf_enter_known(to->call, &status, born) : 0;
+    if (!nodeid)
+        nodeid = vf_enter(to->call, to->descriptor, entry->name, &status);
     return nodeid ? vf_entry(to->call, nodeid, &status) : (vf_entry_out){0};
 }
 
@@ -150,7 +154,7 @@ static bool add(answer *to, const host_dirent *entry, uint64_t place) {
     uint8_t *at = to->bytes + to->used;
     memset(at + all - 8, 0, 8);
     if (to->plus) {
-        vf_entry_out out = entry_of(to, entry->name);
+        vf_entry_out out = entry_of(to, entry);
         memcpy(at, &out, sizeof out);
     }
     /* The parent of the root lies outside the share and is none of the guest's business. */
@@ -186,7 +190,6 @@ static bool list(vf_call *call, bool plus) {
     answer to; /* large: only what is read is set */
     to.call = call;
     to.plus = plus;
-    to.device = call->terms.device;
     to.size = size < LISTING_SIZE ? size : LISTING_SIZE;
     to.used = 0;
     to.descriptor = take(call, in.fh, &listing);

@@ -22,11 +22,13 @@ bool vf_lookup(vf_call *call) {
     int directory = vf_use_node(call, call->header.nodeid, S_IFDIR, &device);
     if (directory < 0)
         return false;
-    if (vf_look(directory, name, &status, &born))
+    if (vf_look(directory, name, 0, &status, &born))
         return errno == ENOENT && vf_refuse(call, ENOENT);
     if (S_ISDIR(status.st_mode) && status.st_dev != device)
         return false; /* where another file system begins, Python has more to say */
-    uint64_t nodeid = vf_enter(call, directory, name, &status, born);
+    uint64_t nodeid = vf_enter_known(call, &status, born);
+    if (!nodeid)
+        nodeid = vf_enter(call, directory, name, &status);
     vf_entry_out out = vf_entry(call, nodeid, &status);
     return nodeid && vf_reply(call, &out, sizeof out);
 }
@@ -112,11 +114,7 @@ static bool has_no_umask(void) {
 
 /* A node of ours for a new file, or nothing is left of it. */
 static uint64_t enter_made(vf_call *call, int directory, const char *name, int made, int undo, struct stat *status) {
-    bool open = made >= 0;
-    bool seen = open ? !fstat(made, status) : !fstatat(directory, name, status, AT_SYMLINK_NOFOLLOW);
-    uint64_t nodeid = 0;
-    if (seen && status->st_dev == call->terms.device)
-        nodeid = open ? vf_enter_new(call, made, "", AT_EMPTY_PATH, status) : vf_enter_new(call, directory, name, 0, status);
+    uint64_t nodeid = made >= 0 ? vf_enter_open(call, made, status) : vf_enter(call, directory, name, status);
     if (!nodeid)
         unlinkat(directory, name, undo);
     return nodeid;
@@ -145,7 +143,7 @@ typedef struct {
 
 static bool has_files_left(vf_call *call) {
     pthread_mutex_lock(&call->share->lock);
-    bool left = call->share->table.open_files < call->share->terms.files;
+    bool left = call->share->table.opened_files < call->share->terms.files;
     pthread_mutex_unlock(&call->share->lock);
     return left;
 }
@@ -180,8 +178,10 @@ bool vf_create(vf_call *call) {
     uint64_t fh = nodeid ? number(call, nodeid, made, in.flags) : 0;
     if (!fh) {
         close(made);
-        if (nodeid)
+        if (nodeid) {
             unlinkat(directory, name, 0);
+            vf_share_forget(call->share, nodeid, 1); /* which has no descriptor */
+        }
         return false;
     }
     created out = {vf_entry(call, nodeid, &status), {fh, call->terms.open_flags, 0}};

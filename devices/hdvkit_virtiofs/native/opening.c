@@ -13,7 +13,7 @@
 
 static bool has_files_left(vf_call *call) {
     pthread_mutex_lock(&call->share->lock);
-    bool left = call->share->table.open_files < call->share->terms.files;
+    bool left = call->share->table.opened_files < call->share->terms.files;
     pthread_mutex_unlock(&call->share->lock);
     return left;
 }

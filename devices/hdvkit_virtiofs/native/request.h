@@ -33,8 +33,9 @@ bool vf_has_room(const vf_call *call, size_t payload);
 bool vf_reply(vf_call *call, const void *payload, size_t size);
 bool vf_refuse(vf_call *call, int code);
 vf_attr vf_attributes(const struct stat *status);
-/* Ask for the attributes of what stands under a name, and when it was made; 0 or -1 with errno. */
-int vf_look(int directory, const char *name, struct stat *status, vf_born *born);
+/* Ask for the attributes of what stands under a name, or with AT_EMPTY_PATH of a descriptor itself, and when it was
+ * made; 0 or -1 with errno. */
+int vf_look(int directory, const char *name, int flags, struct stat *status, vf_born *born);
 vf_entry_out vf_entry(const vf_call *call, uint64_t nodeid, const struct stat *status);
 
 /* Nodes and files, kept open until the request is answered: using.c */
@@ -47,10 +48,12 @@ int vf_use_file(vf_call *call, uint64_t fh, bool to_write);
 bool vf_knows_file(vf_call *call, uint64_t fh);
 /* Open a file by its handle with flags of open(2), where it has one; or -1. */
 int vf_open_node(vf_call *call, uint64_t nodeid, uint32_t type, int flags);
-/* One more reference on what stands under a name, as vf_look has told: its number, or 0 where Python has a say. */
-uint64_t vf_enter(vf_call *call, int directory, const char *name, const struct stat *status, vf_born born);
-/* A node of ours for a file that was made here. */
-uint64_t vf_enter_new(vf_call *call, int descriptor, const char *name, int flags, const struct stat *status);
+/* One more reference on a file that the guest knows, as vf_look has told of it: its number, or 0. */
+uint64_t vf_enter_known(vf_call *call, const struct stat *status, vf_born born);
+/* One more reference on what stands under a name: its number, or 0 where Python has a say. Tells its attributes. */
+uint64_t vf_enter(vf_call *call, int directory, const char *name, struct stat *status);
+/* The same of what is open. */
+uint64_t vf_enter_open(vf_call *call, int descriptor, struct stat *status);
 /* Whether a file goes with its last descriptor, and so much of the disk that it takes long. */
 bool vf_frees_much(const struct stat *status, nlink_t names);
 

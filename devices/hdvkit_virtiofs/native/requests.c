@@ -70,9 +70,9 @@ vf_attr vf_attributes(const struct stat *status) {
     };
 }
 
-int vf_look(int directory, const char *name, struct stat *status, vf_born *born) {
+int vf_look(int directory, const char *name, int flags, struct stat *status, vf_born *born) {
     struct statx found;
-    if (statx(directory, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_BASIC_STATS | STATX_BTIME, &found))
+    if (statx(directory, name, flags | AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_BASIC_STATS | STATX_BTIME, &found))
         return -1;
     *status = (struct stat){
         .st_dev = makedev(found.stx_dev_major, found.stx_dev_minor),

@@ -8,6 +8,8 @@
 
 #include "share_internal.h"
 
+#define FREED_AT_ONCE 4096 /* nodes */
+
 vf_share *vf_share_new(void) {
     vf_share *share = calloc(1, sizeof *share);
     if (!share)
@@ -18,7 +20,7 @@ vf_share *vf_share_new(void) {
 }
 
 void vf_share_free(vf_share *share) {
-    vf_table_clear(&share->table);
+    vf_table_free(&share->table);
     pthread_mutex_destroy(&share->lock);
     free(share);
 }
@@ -29,12 +31,32 @@ void vf_share_agree(vf_share *share, const vf_terms *terms) {
     pthread_mutex_unlock(&share->lock);
 }
 
+static void *free_table(void *table) {
+    vf_table_free(table);
+    free(table);
+    return NULL;
+}
+
+/* Free a table in a thread of its own, where there can be one: a million nodes take a third of a second. */
+static void free_aside(const vf_table *old) {
+    pthread_t thread;
+    vf_table *table = malloc(sizeof *table);
+    if (!table)
+        abort();
+    *table = *old;
+    if (table->by_nodeid.used <= FREED_AT_ONCE || pthread_create(&thread, NULL, free_table, table))
+        free_table(table);
+    else
+        pthread_detach(thread);
+}
+
 uint32_t vf_share_clear(vf_share *share, int *descriptors, uint32_t most) {
     pthread_mutex_lock(&share->lock);
     memset(&share->terms, 0, sizeof share->terms);
     uint32_t count = vf_table_take_all(&share->table, descriptors, most);
-    vf_table_clear(&share->table);
+    vf_table old = vf_table_clear(&share->table);
     pthread_mutex_unlock(&share->lock);
+    free_aside(&old);
     return count;
 }
 

@@ -11,7 +11,17 @@ void vf_table_init(vf_table *table) {
         table->used[at] = -1;
 }
 
-void vf_table_clear(vf_table *table) {
+vf_table vf_table_clear(vf_table *table) {
+    vf_table old = *table;
+    vf_table_init(table);
+    table->next_nodeid = old.next_nodeid;
+    table->next_fh = old.next_fh;
+    memcpy(table->used, old.used, sizeof old.used);
+    memcpy(table->doomed, old.doomed, sizeof old.doomed);
+    return old;
+}
+
+void vf_table_free(vf_table *table) {
     for (size_t place = 0; place < table->by_nodeid.places; place++) {
         vf_node *node = table->by_nodeid.entries[place].value;
         if (node)
@@ -28,8 +38,6 @@ void vf_table_clear(vf_table *table) {
     vf_map_free(&table->by_descriptor);
     vf_map_free(&table->by_nodeid);
     vf_map_free(&table->by_fh);
-    table->oldest = table->newest = NULL;
-    table->nodes = table->open_nodes = table->open_files = 0;
 }
 
 uint32_t vf_table_take_all(vf_table *table, int *descriptors, uint32_t most) {

@@ -61,6 +61,7 @@ typedef struct {
     bool writable; /* here: not those that append, or wait for the disk with each write */
     bool dirty;    /* written to here since Python asked last */
     bool ours;
+    bool opened; /* here */
     bool directory;
     vf_listing listing; /* of a directory, between two requests */
 } vf_file;
@@ -85,6 +86,7 @@ typedef struct {
     uint32_t nodes;           /* of ours */
     uint32_t open_nodes;      /* of those, with a descriptor */
     uint32_t open_files;      /* of ours */
+    uint32_t opened_files;    /* here, and not closed: ours, and those Python has taken over */
     size_t listed;            /* bytes of listings */
     uint64_t next_nodeid;
     uint64_t next_fh;
@@ -95,8 +97,10 @@ typedef struct {
 enum { VF_BY_NODE, VF_BY_FILE };
 
 void vf_table_init(vf_table *table);
-/* Forget everything. Who is ours must have no descriptor any more: see vf_table_take_all. */
-void vf_table_clear(vf_table *table);
+/* Forget everything. Who is ours must have no descriptor any more: see vf_table_take_all. What was there is the
+ * caller's, to be freed: that takes long where it is much. */
+vf_table vf_table_clear(vf_table *table);
+void vf_table_free(vf_table *table);
 /* Take up to `most` descriptors of ours, to be closed; how many. */
 uint32_t vf_table_take_all(vf_table *table, int *descriptors, uint32_t most);
 

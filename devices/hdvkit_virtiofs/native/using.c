@@ -65,7 +65,6 @@ static int reopened(vf_call *call, uint64_t nodeid, const vf_node *seen, vf_hand
     int descriptor = open_by(call, nodeid, handle, O_PATH);
     if (descriptor < 0)
         return -1;
-    /* Attributes and handle were asked for one after the other, when it was met. */
     bool fits = !fstat(descriptor, &status) && status.st_ino == seen->inode && status.st_dev == seen->device &&
                 (status.st_mode & S_IFMT) == seen->type;
     pthread_mutex_lock(&share->lock);
@@ -141,18 +140,25 @@ static bool is_this(const vf_node *node, vf_born born, const vf_handle *handle) 
     return node->handle && (handle ? vf_same_handle(node->handle, handle) : same_birth(node->born, born));
 }
 
-/* The number of a node, with one more reference; 0 where it takes the handle to tell, or Python if that is decided. */
+/* The number of a node, with one more reference; 0 where nobody knows the file, or Python has a say: that is decided. */
 static uint64_t known(vf_call *call, const struct stat *status, vf_born born, const vf_handle *handle, bool *decided) {
     vf_node *node = vf_table_find_inode(&call->share->table, status->st_dev, status->st_ino);
-    *decided = node && (node->descriptor >= 0 || !node->handle);
-    if (!node || node->type != (status->st_mode & S_IFMT) || node->named)
-        return 0;
-    if (!is_this(node, born, handle))
+    bool found = node && is_this(node, born, handle);
+    *decided = found || (node && !node->handle); /* closed, and Python alone knows who it is */
+    if (!found || node->type != (status->st_mode & S_IFMT) || node->named)
         return 0;
     node->lookups++;
     if (handle)
         node->born = born; /* it was not known, or is told anew */
     return node->nodeid;
+}
+
+uint64_t vf_enter_known(vf_call *call, const struct stat *status, vf_born born) {
+    bool decided;
+    pthread_mutex_lock(&call->share->lock);
+    uint64_t nodeid = known(call, status, born, NULL, &decided);
+    pthread_mutex_unlock(&call->share->lock);
+    return nodeid;
 }
 
 static uint64_t met(vf_call *call, const struct stat *status, vf_born born, const vf_handle *handle) {
@@ -168,26 +174,27 @@ static uint64_t met(vf_call *call, const struct stat *status, vf_born born, cons
     return nodeid;
 }
 
-uint64_t vf_enter(vf_call *call, int directory, const char *name, const struct stat *status, vf_born born) {
+/* Attributes and handle are asked of one descriptor: under a name there may be another file each time. */
+uint64_t vf_enter_open(vf_call *call, int descriptor, struct stat *status) {
+    vf_born born;
     vf_handle handle;
     int mount_id;
-    bool decided;
-    pthread_mutex_lock(&call->share->lock);
-    uint64_t nodeid = known(call, status, born, NULL, &decided);
-    pthread_mutex_unlock(&call->share->lock);
-    if (nodeid || decided || call->terms.mount < 0 || status->st_dev != call->terms.device)
-        return nodeid;
-    if (!vf_handle_of(directory, name, 0, &handle, &mount_id) || mount_id != call->terms.mount_id)
+    if (vf_look(descriptor, "", AT_EMPTY_PATH, status, &born) || status->st_dev != call->terms.device)
+        return 0;
+    if (!vf_handle_of(descriptor, "", AT_EMPTY_PATH, &handle, &mount_id) || mount_id != call->terms.mount_id)
         return 0;
     return met(call, status, born, &handle);
 }
 
-uint64_t vf_enter_new(vf_call *call, int descriptor, const char *name, int flags, const struct stat *status) {
-    vf_handle handle;
-    int mount_id;
-    if (!vf_handle_of(descriptor, name, flags, &handle, &mount_id) || mount_id != call->terms.mount_id)
+uint64_t vf_enter(vf_call *call, int directory, const char *name, struct stat *status) {
+    if (call->terms.mount < 0)
         return 0;
-    return met(call, status, (vf_born){0}, &handle);
+    int descriptor = openat(directory, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (descriptor < 0)
+        return 0;
+    uint64_t nodeid = vf_enter_open(call, descriptor, status);
+    close(descriptor);
+    return nodeid;
 }
 
 bool vf_frees_much(const struct stat *status, nlink_t names) {

@@ -88,17 +88,24 @@ class InodeTable:
 
     def meet(self, number: int, kind: int, mark: bytes, descriptor: int) -> Inode:
         """Take over what was found elsewhere, on the mount of the root; closed if ``descriptor`` is negative."""
-        inode = self._known.get(number)
-        if inode is not None and mark != (inode.mark if inode.open_as < 0 else identity_of(inode.open_as).mark):
-            self._forget_who(inode)
-            inode = None
-        if inode is None:
+        known = self._known.get(number)
+        if known is not None and mark == (known.mark if known.open_as < 0 else identity_of(known.open_as).mark):
+            inode = known
+        else:
             inode = Inode(self, number, kind, self._of_root())
             inode.mark = mark
-            self._known[number] = inode
         if descriptor >= 0:
             self._take(inode, self._descriptors.adopt(descriptor))
+        if known is None or (known is not inode and self._lives(inode)):
+            self._known[number] = inode  # whoever had the number is found by nothing but its own descriptor
         return inode
+
+    def _lives(self, inode: Inode) -> bool:
+        """Whether the number is this one's still, of two that had it."""
+        if inode.open_as < 0:
+            with contextlib.suppress(OSError):
+                self.reopen(inode)
+        return inode.open_as >= 0
 
     def _of_root(self) -> Mount | None:
         mount = None if self.open.always is None else self.open.always.mount
@@ -265,6 +272,13 @@ class InodeTable:
             descriptor = self._descriptors.open_by_handle(inode.mount.descriptor, inode.mark)
         else:
             descriptor = self._open_by_names(inode)
+        try:
+            status = os.fstat(descriptor)
+            if number_of(status) != inode.number or stat.S_IFMT(status.st_mode) != inode.type:
+                raise refusal(errno.ESTALE)
+        except OSError:
+            self._descriptors.close(descriptor)
+            raise
         return self._keep(inode, descriptor)
 
     def _open_by_names(self, inode: Inode) -> int:
@@ -272,12 +286,9 @@ class InodeTable:
             descriptor = self._walk(inode)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise refusal(errno.ESTALE) from error
-        try:
-            if number_of(os.fstat(descriptor)) != inode.number or identity_of(descriptor).mark != inode.mark:
-                raise refusal(errno.ESTALE)
-        except OSError:
+        if identity_of(descriptor).mark != inode.mark:
             self._descriptors.close(descriptor)
-            raise
+            raise refusal(errno.ESTALE)
         return descriptor
 
     def _walk(self, inode: Inode) -> int:

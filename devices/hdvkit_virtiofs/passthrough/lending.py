@@ -1,5 +1,6 @@
 """What of a passthrough somebody else may use, who answers the same guest beside it: descriptors, within its limits."""
 
+import contextlib
 import os
 
 import attrs
@@ -90,5 +91,6 @@ class Lending:
         return self._files.opened_elsewhere(self._descriptors.adopt(descriptor), flags, directory=directory)
 
     def close(self, descriptor: int) -> None:
-        """Close what was opened elsewhere, in a thread where that may take long."""
-        self._descriptors.close(self._descriptors.adopt(descriptor))
+        """Close what was opened elsewhere, in a thread where that may take long. Whoever used it is gone."""
+        with contextlib.suppress(OSError):
+            self._descriptors.close(self._descriptors.adopt(descriptor))

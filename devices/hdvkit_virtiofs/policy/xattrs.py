@@ -79,7 +79,7 @@ class XattrRules(Layer[Node, Handle]):
             self.init_flags &= ~InitFlag.POSIX_ACL
         if self._found(_LABEL) is None:
             self.init_flags &= ~InitFlag.SECURITY_CTX
-        if InitFlag.SECURITY_CTX in self.init_flags:  # else nothing is born with attributes, and they are the inner's own
+        if InitFlag.SECURITY_CTX in self.init_flags:  # else nothing is born with attributes
             for name in _MAKING:
                 setattr(self, name, self._born(getattr(inner, name)))
 
