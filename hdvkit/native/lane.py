@@ -21,7 +21,7 @@ from hdvkit.native.rings import NativePackedRing, NativeRing, NativeSplitRing, s
 from hdvkit.virtio import Chain, Feature, RingAddresses, Work
 
 POLL_US: Final = 50
-"""Microseconds a lane looks for more before it sleeps, at most: see ``learn`` in lane.c."""
+"""Microseconds a lane looks for more before it sleeps, at most: see ``learn`` in lane_waiting.c."""
 
 _lives = count(1)
 
