@@ -19,7 +19,7 @@ from benchmarks.campaign import KICKS, PLAIN, Campaign, Sample, Setup
 from benchmarks.errors import BenchmarkError, WrongAnswer
 from benchmarks.placement import Place, pinned, processors
 from benchmarks.run import Figures, Tree
-from hdvkit import bench
+from hdvkit import UsageError, bench
 
 pytestmark = pytest.mark.skipif(build.compiler() is None, reason="the load generator needs a C compiler")
 
@@ -307,5 +307,5 @@ def test_the_short_form_compares_the_same_work_and_leaves_nothing(tmp_path: Path
 
 
 def test_the_short_form_needs_a_directory(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(UsageError, match="cannot measure in .*none: no such file or directory; name a directory"):
         bench.run(tmp_path / "none", SHORT)
