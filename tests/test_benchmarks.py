@@ -307,5 +307,5 @@ def test_the_short_form_compares_the_same_work_and_leaves_nothing(tmp_path: Path
 
 
 def test_the_short_form_needs_a_directory(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot measure in .*none: no such file or directory; name a directory"):
+    with pytest.raises(UsageError, match=r"cannot measure in .*none: no such file or directory; name a directory"):
         bench.run(tmp_path / "none", SHORT)
