@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo demo-vm vm e2e e2e-long windows test native install model bench lint coverage format clean
+.PHONY: demo demo-vm vm e2e e2e-long windows test native install model fuzz bench lint coverage format clean
 
 demo: $(READY)
 	$(BIN)/hdvkit demo
@@ -52,6 +52,11 @@ demo-vm: vm
 # The long form of the model test: 300 examples of up to 200 operations.
 model: $(READY)
 	HDVKIT_MODEL=full $(BIN)/python -m pytest -o faulthandler_timeout=0 tests/test_virtiofs_model.py
+
+# The C of the data path against drivers and guests that send anything, with sanitizers.
+fuzz: FUZZ_SECONDS ?= 30
+fuzz:
+	tests/fuzz/run $(FUZZ_SECONDS)
 
 # Operations a second and processor time, beside virtiofsd and system calls, into docs/performance.md.
 bench: $(READY)

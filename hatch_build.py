@@ -15,11 +15,8 @@ from typing import Any
 import cffi  # type: ignore[import-untyped]  # ships no annotations
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-PARTS = (
-    "hdvkit/native/build.py",
-    "devices/hdvkit_virtiofs/native/build.py",
-    "plugins/hdvkit_vfio_user/native/build.py",
-)
+ON_LINUX = ("devices/hdvkit_virtiofs/native/build.py", "plugins/hdvkit_vfio_user/native/build.py")
+PARTS = ("hdvkit/native/build.py", *(ON_LINUX if sys.platform == "linux" else ()))
 FLAGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Wconversion", "-Werror=implicit-function-declaration")
 SWITCH = "HDVKIT_BUILD_NATIVE"
 """Environment: 0 builds no C, 1 fails where it cannot be built, as wheels must."""

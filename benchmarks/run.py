@@ -1,5 +1,6 @@
 """One run of the load generator: a command line in, figures out. Blocking."""
 
+import contextlib
 import json
 import subprocess
 from collections.abc import Callable, Iterable, Sequence, Set
@@ -14,6 +15,8 @@ PATIENCE = 120.0
 """Seconds that a run may take beyond what it is to measure; the slowest server lists slowly."""
 LOOK = 0.5
 """Seconds between looks whether the server is still there."""
+LAST_WORDS = 2.0
+"""Seconds for the load generator to end when it is not."""
 
 
 @attrs.frozen
@@ -114,7 +117,13 @@ def _wait(process: "subprocess.Popen[str]", patience: float, check: Callable[[],
         try:
             return process.communicate(timeout=LOOK)
         except subprocess.TimeoutExpired:
-            check()
+            try:
+                check()
+            except BenchmarkError:
+                # A server may be gone because the load generator is done with it.
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    return process.communicate(timeout=LAST_WORDS)
+                raise
     raise BenchmarkError(f"a request was not answered: the run did not end within {patience:.0f} s")
 
 
