@@ -37,7 +37,6 @@ struct hdv_lane {
     int news;
     int socket; /* -1: Python's */
     hdv_listener listener;
-    size_t peeked; /* bytes of kicks that were seen and still lie in the socket */
     uint64_t listened; /* when it was looked at last */
     uint64_t poll_most; /* nanoseconds */
     uint64_t poll_now;
@@ -62,7 +61,7 @@ void hdv_lane_wake(hdv_lane *lane);
 /* Hear of new kicks of a queue, or of it no more. */
 void hdv_lane_hear(hdv_lane *lane, uint32_t queue);
 void hdv_lane_ignore(hdv_lane *lane, uint32_t queue);
-/* Begin with a socket, or leave it where no kicks lie in front that were seen. */
+/* Begin with a socket, or leave it. */
 void hdv_lane_take_socket(hdv_lane *lane, int socket);
 void hdv_lane_leave_socket(hdv_lane *lane);
 /* Take the kicks at the front of the socket; leave it to Python where something else is. */

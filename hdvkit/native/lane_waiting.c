@@ -1,7 +1,6 @@
 /* What a lane waits for: kicks by eventfds, kicks as messages on a socket, and word from Python.
  *
- * Only what is new wakes it (EPOLLET), so that eventfds need not be read, and what a socket brings need only be looked
- * at: kicks are taken out of it many at a time. */
+ * Only what is new wakes it (EPOLLET), so that eventfds need not be read. */
 #define _GNU_SOURCE
 #include "lane_internal.h"
 
@@ -13,7 +12,6 @@
 #include <unistd.h>
 
 #define KICK_BYTES 4096  /* of a socket that are looked at at once: some hundred kicks */
-#define LEFT_MOST 1024   /* bytes of kicks that stay there; they count against what the machine may send */
 #define FIRST_POLL 10000 /* nanoseconds, where polling begins to grow */
 
 enum { WAKE = HDV_LANE_QUEUES, LISTENER, SOURCES };
@@ -82,49 +80,28 @@ void hdv_lane_ignore(hdv_lane *lane, uint32_t queue) {
 
 /* The socket */
 
-static void look_from(const hdv_lane *lane, int place) {
-    setsockopt(lane->socket, SOL_SOCKET, SO_PEEK_OFF, &place, sizeof place);
-}
-
-/* Take what was seen out of the socket. */
-static void drop_kicks(hdv_lane *lane) {
-    uint8_t bytes[LEFT_MOST + KICK_BYTES];
-    if (lane->peeked && recv(lane->socket, bytes, lane->peeked, MSG_DONTWAIT) != (ssize_t)lane->peeked)
-        lane->peeked = 0; /* the machine is gone: there is nothing to go on with */
-    lane->peeked = 0;
-}
-
 void hdv_lane_take_socket(hdv_lane *lane, int socket) {
     lane->socket = socket;
-    lane->peeked = 0;
-    look_from(lane, 0);
     hear(lane, socket, LISTENER);
 }
 
 void hdv_lane_leave_socket(hdv_lane *lane) {
-    if (lane->socket < 0)
-        return;
-    drop_kicks(lane);
-    look_from(lane, -1);
-    epoll_ctl(lane->epoll, EPOLL_CTL_DEL, lane->socket, NULL);
+    if (lane->socket >= 0)
+        epoll_ctl(lane->epoll, EPOLL_CTL_DEL, lane->socket, NULL);
     lane->socket = -1;
 }
 
-/* Look at what is new: whether that was all, and kicks. */
-static bool look(hdv_lane *lane, bool *more) {
+/* Take the kicks that are in front; false where something else is, or the end. They are taken out at once: a socket
+ * that is closed with bytes left in it tells the machine of an error, which QEMU does not survive. */
+static bool look(const hdv_lane *lane, bool *more) {
     uint8_t bytes[KICK_BYTES];
     ssize_t seen = recv(lane->socket, bytes, sizeof bytes, MSG_PEEK | MSG_DONTWAIT);
-    *more = seen == sizeof bytes;
+    *more = false;
     if (seen < 0 && (errno == EAGAIN || errno == EINTR))
         return true;
     size_t kicks = seen > 0 ? lane->listener.kicks(lane->listener.context, bytes, (size_t)seen) : 0;
-    lane->peeked += kicks;
-    if (kicks == (size_t)seen && lane->peeked < LEFT_MOST)
-        return true;
-    drop_kicks(lane);
-    look_from(lane, 0);
-    *more = kicks < (size_t)seen; /* the rest of them, or something else */
-    return kicks > 0;
+    *more = kicks < (size_t)seen || seen == sizeof bytes; /* only what is new would wake us */
+    return kicks && recv(lane->socket, bytes, kicks, MSG_DONTWAIT) == (ssize_t)kicks;
 }
 
 void hdv_lane_listen_for_kicks(hdv_lane *lane) {
