@@ -1,13 +1,21 @@
 """Kicks in C, told from other messages: what stands in front is counted, and nothing else is taken for one."""
 
+import array
+import asyncio
+import fcntl
 import random
+import socket
 import struct
+import termios
 
 import pytest
 from hdvkit_vfio_user.native import posted_kicks
 
 from hdvkit import native
+from hdvkit.memory import RegionMemory
+from hdvkit.native import NativeHandler
 from hdvkit.runtime import Doorbell
+from hdvkit.runtime.lanes import LaneThread
 
 pytestmark = pytest.mark.skipif(not native.native().used, reason=native.native().reason)
 
@@ -38,6 +46,13 @@ class Bell(Doorbell):
 
     def __init__(self, index: int, size: int) -> None:
         self.index, self.offset, self.size = index, OFFSET + MULTIPLIER * index, size
+
+
+def unread(end: socket.socket) -> int:
+    """How many bytes lie in a socket."""
+    count = array.array("i", [0])
+    fcntl.ioctl(end, termios.FIONREAD, count)
+    return count[0]
 
 
 def in_front(data: bytes, size: int = 2) -> int:
@@ -97,3 +112,29 @@ def test_rubbish_is_left() -> None:
         data[place] ^= 1 << choose.randrange(8)
         if place % 34 > 1 and not 12 <= place % 34 < 16:  # nor does anybody look at the error of a request
             assert in_front(bytes(data)) == place // 34 * 34
+
+
+@pytest.mark.parametrize("last", [b"", kick(2)], ids=["the end", "a kick of Python's"])
+async def test_a_lane_takes_kicks_at_once_and_leaves_what_comes_behind_them(last: bytes) -> None:
+    """What lay in the socket when this process is killed would be an error to the machine."""
+    ours, theirs = socket.socketpair()
+    bells = [Bell(index, 2) for index in range(QUEUES)]
+    kicks = posted_kicks(bells, [bells[index] for index in SERVED])
+    assert kicks is not None
+    unheard = asyncio.Event()
+    lane = LaneThread(RegionMemory(), NativeHandler(0, 0), "of a test")
+    async with asyncio.timeout(20):
+        lane.listen(ours.fileno(), kicks.listener, unheard.set)
+        for number in range(300):
+            theirs.send(kick(SERVED[number % 3]))
+            while unread(ours) and number % 10 == 0:  # noqa: ASYNC110 - what C reads nobody is told of
+                await asyncio.sleep(0)
+        assert not unheard.is_set()
+        theirs.send(last)
+        theirs.shutdown(socket.SHUT_WR)
+        await unheard.wait()
+        assert ours.recv(1000) == last
+        lane.leave()
+        await lane.aclose()
+    ours.close()
+    theirs.close()
