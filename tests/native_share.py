@@ -1,5 +1,6 @@
 """A share served by C and Python together: a client of it, and what of its requests reaches Python."""
 
+import asyncio
 import contextlib
 import errno
 from collections import Counter
@@ -71,6 +72,13 @@ class Counted(FuseClient):
         """Send a request, and wait for the answer."""
         self.heard.sent[opcode] += 1
         return await super().call(opcode, *arguments, **layout)
+
+
+async def forgotten(client: FuseClient, nodeid: int) -> None:
+    """Nobody knows a node any more, once what was sent before is carried out: that has no answer."""
+    async with asyncio.timeout(20):
+        while await shown(client, nodeid) != errno.ESTALE:
+            pass
 
 
 async def settled(client: FuseClient) -> None:
