@@ -116,8 +116,9 @@ void hdv_lane_listen_for_kicks(hdv_lane *lane) {
 /* Sleeping */
 
 /* As KVM's halt polling: grow while it would have been worth it, else shrink to nothing. */
-static void learn(hdv_lane *lane, uint64_t slept) {
-    if (slept <= lane->poll_most && (!lane->alone || hdv_now() >= lane->alone_from))
+static void learn(hdv_lane *lane, uint64_t began) {
+    uint64_t ended = hdv_now();
+    if (ended - began <= lane->poll_most && (!lane->alone || ended >= lane->alone_from))
         lane->poll_now = lane->poll_now ? lane->poll_now * 2 : FIRST_POLL;
     else
         lane->poll_now = 0;
@@ -132,7 +133,7 @@ void hdv_lane_sleep(hdv_lane *lane) {
     int ready = epoll_wait(lane->epoll, events, SOURCES, -1);
     pthread_mutex_lock(&lane->lock);
     if (lane->poll_most)
-        learn(lane, hdv_now() - began);
+        learn(lane, began);
     for (int at = 0; at < ready; at++) {
         uint32_t source = events[at].data.u32;
         if (source == LISTENER)

@@ -33,15 +33,16 @@ bool vf_lookup(vf_call *call) {
     return nodeid && vf_reply(call, &out, sizeof out);
 }
 
-/* Give up references on nodes, if all of them are ours and none frees much with its descriptor. */
-static bool forget(vf_call *call, const vf_forget_one *forgets, uint32_t count) {
+/* Give up references on nodes, if all of them are ours and none frees much with its descriptor: those without a name
+ * may, unless they are `small`. */
+static bool forget(vf_call *call, const vf_forget_one *forgets, uint32_t count, bool small) {
     vf_table *table = &call->share->table;
     int unused[FORGETS_AT_ONCE], closing = 0;
     bool all = true;
     pthread_mutex_lock(&call->share->lock);
     for (uint32_t at = 0; at < count && all; at++) {
         const vf_node *node = vf_table_find(table, forgets[at].nodeid);
-        all = node && node->ours && !node->nameless;
+        all = node && node->ours && (small || !node->nameless);
     }
     for (uint32_t at = 0; at < count && all; at++) {
         vf_node *node = vf_table_find(table, forgets[at].nodeid); /* NULL: it was named twice */
@@ -59,20 +60,12 @@ static bool forget(vf_call *call, const vf_forget_one *forgets, uint32_t count) 
 static bool is_small(vf_call *call, uint64_t nodeid) {
     struct stat status;
     pthread_mutex_lock(&call->share->lock);
-    vf_node *node = vf_table_find(&call->share->table, nodeid);
+    const vf_node *node = vf_table_find(&call->share->table, nodeid);
     int descriptor = node && node->ours && node->nameless ? node->descriptor : -1;
     if (descriptor >= 0)
         vf_table_use(&call->share->table, descriptor, false);
     pthread_mutex_unlock(&call->share->lock);
-    bool small = descriptor >= 0 && !fstat(descriptor, &status) && !vf_frees_much(&status, 0);
-    if (!small)
-        return false;
-    pthread_mutex_lock(&call->share->lock);
-    node = vf_table_find(&call->share->table, nodeid);
-    if (node)
-        node->nameless = false;
-    pthread_mutex_unlock(&call->share->lock);
-    return true;
+    return descriptor >= 0 && !fstat(descriptor, &status) && !vf_frees_much(&status, 0);
 }
 
 bool vf_forget(vf_call *call) {
@@ -80,7 +73,7 @@ bool vf_forget(vf_call *call) {
     if (!vf_message(call, &in, sizeof in))
         return false;
     vf_forget_one one = {call->header.nodeid, in.nlookup};
-    return forget(call, &one, 1) || (is_small(call, one.nodeid) && forget(call, &one, 1));
+    return forget(call, &one, 1, false) || (is_small(call, one.nodeid) && forget(call, &one, 1, true));
 }
 
 bool vf_batch_forget(vf_call *call) {
@@ -92,7 +85,7 @@ bool vf_batch_forget(vf_call *call) {
     if (in.count > FORGETS_AT_ONCE || call->header.len != before + in.count * sizeof *forgets)
         return false;
     size_t size = in.count * sizeof *forgets;
-    return hdv_chain_read(call->chain, before, forgets, size) == size && forget(call, forgets, in.count);
+    return hdv_chain_read(call->chain, before, forgets, size) == size && forget(call, forgets, in.count, false);
 }
 
 /* Making: for callers whom this process need not become, and with the mode that was asked for */
@@ -141,22 +134,6 @@ typedef struct {
     vf_open_out open;
 } created;
 
-static bool has_files_left(vf_call *call) {
-    pthread_mutex_lock(&call->share->lock);
-    bool left = call->share->table.opened_files < call->share->terms.files;
-    pthread_mutex_unlock(&call->share->lock);
-    return left;
-}
-
-/* Number the new file that is open; 0 without memory. */
-static uint64_t number(vf_call *call, uint64_t nodeid, int descriptor, uint32_t flags) {
-    pthread_mutex_lock(&call->share->lock);
-    const vf_file *file = vf_table_open(&call->share->table, nodeid, descriptor, flags, false);
-    uint64_t fh = file ? file->fh : 0;
-    pthread_mutex_unlock(&call->share->lock);
-    return fh;
-}
-
 bool vf_create(vf_call *call) {
     vf_create_in in;
     char name[NAME_MOST + 2];
@@ -165,17 +142,17 @@ bool vf_create(vf_call *call) {
     if (!vf_has_room(call, sizeof(created)) || !vf_message_and_name(call, &in, sizeof in, name) || !may_make(call))
         return false;
     int access = (int)in.flags & O_ACCMODE;
-    if (in.flags & (O_APPEND | O_SYNC | O_DSYNC) || access == O_ACCMODE || !has_files_left(call))
+    if (in.flags & (O_APPEND | O_SYNC | O_DSYNC) || access == O_ACCMODE || !vf_has_files_left(call))
         return false;
     int directory = vf_use_node(call, call->header.nodeid, S_IFDIR, &device);
     if (directory < 0 || device != call->terms.device || !has_no_umask())
         return false;
-    int flags = access | O_CREAT | O_EXCL | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
+    int flags = access | O_CREAT | O_EXCL | O_NOFOLLOW | VF_QUIET;
     int made = openat(directory, name, flags, in.mode & PERMISSIONS);
     if (made < 0)
         return false;
     uint64_t nodeid = enter_made(call, directory, name, made, 0, &status);
-    uint64_t fh = nodeid ? number(call, nodeid, made, in.flags) : 0;
+    uint64_t fh = nodeid ? vf_number(call, nodeid, made, in.flags, false) : 0;
     if (!fh) {
         close(made);
         if (nodeid) {
@@ -210,7 +187,9 @@ bool vf_unlink(vf_call *call) {
     if (!vf_has_room(call, 0) || !vf_message_and_name(call, NULL, 0, name))
         return false;
     int directory = vf_use_node(call, call->header.nodeid, S_IFDIR, &device);
-    if (directory < 0 || fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW) || S_ISDIR(status.st_mode) || vf_frees_much(&status, 1))
+    if (directory < 0 || fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW))
+        return false;
+    if (S_ISDIR(status.st_mode) || vf_frees_much(&status, 1))
         return false;
     if (!keep(call, &status) || unlinkat(directory, name, 0))
         return false;

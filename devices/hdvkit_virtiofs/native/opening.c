@@ -8,23 +8,13 @@
 
 #include "request.h"
 
-/* Do not wait for a lease to break, take no terminal, leave nothing to children. */
-#define QUIET (O_NONBLOCK | O_NOCTTY | O_CLOEXEC)
-
-static bool has_files_left(vf_call *call) {
-    pthread_mutex_lock(&call->share->lock);
-    bool left = call->share->table.opened_files < call->share->terms.files;
-    pthread_mutex_unlock(&call->share->lock);
-    return left;
-}
-
 /* Number an open file, and tell the guest; or close it. */
 static bool opened(vf_call *call, int descriptor, uint32_t flags, bool directory) {
-    pthread_mutex_lock(&call->share->lock);
-    const vf_file *file = vf_table_open(&call->share->table, call->header.nodeid, descriptor, flags, directory);
-    vf_open_out out = {file ? file->fh : 0, directory ? 0 : call->terms.open_flags, 0};
-    pthread_mutex_unlock(&call->share->lock);
-    if (file)
+    vf_open_out out = {
+        .fh = vf_number(call, call->header.nodeid, descriptor, flags, directory),
+        .open_flags = directory ? 0 : call->terms.open_flags,
+    };
+    if (out.fh)
         return vf_reply(call, &out, sizeof out);
     close(descriptor);
     return false;
@@ -43,9 +33,9 @@ bool vf_open(vf_call *call) {
     char number[16];
     if (!vf_message(call, &in, sizeof in) || !vf_has_room(call, sizeof(vf_open_out)))
         return false;
-    if (!plain(call, &in) || !has_files_left(call))
+    if (!plain(call, &in) || !vf_has_files_left(call))
         return false;
-    int flags = (int)(in.flags & O_ACCMODE) | QUIET | (int)call->terms.host_flags;
+    int flags = (int)(in.flags & O_ACCMODE) | VF_QUIET | (int)call->terms.host_flags;
     int descriptor = vf_open_node(call, call->header.nodeid, S_IFREG, flags);
     if (descriptor < 0) {
         int node = vf_use_node(call, call->header.nodeid, S_IFREG, &device);
@@ -62,12 +52,12 @@ bool vf_opendir(vf_call *call) {
     uint64_t device;
     if (!vf_message(call, &in, sizeof in) || !vf_has_room(call, sizeof(vf_open_out)))
         return false;
-    if (!plain(call, &in) || !has_files_left(call))
+    if (!plain(call, &in) || !vf_has_files_left(call))
         return false;
     int node = vf_use_node(call, call->header.nodeid, S_IFDIR, &device);
     if (node < 0)
         return false;
-    int descriptor = openat(node, ".", O_RDONLY | O_DIRECTORY | QUIET | (int)call->terms.host_flags);
+    int descriptor = openat(node, ".", O_RDONLY | O_DIRECTORY | VF_QUIET | (int)call->terms.host_flags);
     return descriptor >= 0 && opened(call, descriptor, in.flags, true);
 }
 
@@ -127,7 +117,9 @@ bool vf_flush(vf_call *call) {
     if (!may)
         return false;
     int copy = dirty ? fcntl(descriptor, F_DUPFD_CLOEXEC, 0) : -1;
-    if (copy >= 0 && close(copy))
+    if (dirty && copy < 0)
+        return false; /* Python takes every file over as written to */
+    if (dirty && close(copy))
         return vf_refuse(call, errno);
     return vf_reply(call, NULL, 0);
 }

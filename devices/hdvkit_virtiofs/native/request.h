@@ -16,6 +16,9 @@ typedef struct {
     uint32_t written;
 } vf_call;
 
+/* Of every file that is opened: do not wait for a lease to break, take no terminal, leave nothing to children. */
+#define VF_QUIET (O_NONBLOCK | O_NOCTTY | O_CLOEXEC)
+
 typedef bool vf_request(vf_call *call);
 
 vf_request vf_lookup, vf_forget, vf_batch_forget, vf_create, vf_unlink, vf_mkdir; /* names.c */
@@ -46,6 +49,9 @@ int vf_use_node(vf_call *call, uint64_t nodeid, uint32_t type, uint64_t *device)
 bool vf_hold_node(vf_call *call, uint64_t nodeid);
 int vf_use_file(vf_call *call, uint64_t fh, bool to_write);
 bool vf_knows_file(vf_call *call, uint64_t fh);
+/* Whether one more may be opened here, and the number of one that was; 0 without memory. */
+bool vf_has_files_left(vf_call *call);
+uint64_t vf_number(vf_call *call, uint64_t nodeid, int descriptor, uint32_t flags, bool directory);
 /* Open a file by its handle with flags of open(2), where it has one; or -1. */
 int vf_open_node(vf_call *call, uint64_t nodeid, uint32_t type, int flags);
 /* One more reference on a file that the guest knows, as vf_look has told of it: its number, or 0. */

@@ -122,6 +122,21 @@ int vf_use_file(vf_call *call, uint64_t fh, bool to_write) {
     return descriptor;
 }
 
+bool vf_has_files_left(vf_call *call) {
+    pthread_mutex_lock(&call->share->lock);
+    bool left = call->share->table.opened_files < call->share->terms.files;
+    pthread_mutex_unlock(&call->share->lock);
+    return left;
+}
+
+uint64_t vf_number(vf_call *call, uint64_t nodeid, int descriptor, uint32_t flags, bool directory) {
+    pthread_mutex_lock(&call->share->lock);
+    const vf_file *file = vf_table_open(&call->share->table, nodeid, descriptor, flags, directory);
+    uint64_t fh = file ? file->fh : 0;
+    pthread_mutex_unlock(&call->share->lock);
+    return fh;
+}
+
 bool vf_knows_file(vf_call *call, uint64_t fh) {
     pthread_mutex_lock(&call->share->lock);
     bool known = vf_table_find_file(&call->share->table, fh, call->header.nodeid) != NULL;
