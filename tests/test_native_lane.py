@@ -26,22 +26,27 @@ pytestmark = pytest.mark.skipif(
 SOURCE = """
 #include <unistd.h>
 #include "handler.h"
-/* Echoes what begins with 'c'. What begins with 'w' says that it is here, and waits until it is told to go on. */
+/* Echoes what begins with 'c'. What begins with 'w' says that it is here, and waits until it is told to go on. What
+ * begins with 'h' does the same once it may, in a helper; with 'd', a helper declines it after all. */
 static int here, gate;
-static bool answer(void *context, const hdv_chain *chain, uint32_t *written) {
+static hdv_outcome answer(void *context, bool patient, const hdv_chain *chain, uint32_t *written) {
     uint8_t bytes[4096], go;
     size_t size = hdv_chain_read(chain, 0, bytes, sizeof bytes);
+    uint8_t kind = size ? bytes[0] : 0;
     (void)context;
-    if (!size || (bytes[0] != 'c' && bytes[0] != 'w'))
-        return false;
-    if (bytes[0] == 'w' && (write(here, bytes, 1) != 1 || read(gate, &go, 1) != 1))
-        return false;
+    if ((kind == 'h' || kind == 'd') && !patient)
+        return HDV_WAITS;
+    if ((kind == 'w' || kind == 'h') && (write(here, bytes, 1) != 1 || read(gate, &go, 1) != 1))
+        return HDV_DECLINED;
+    if (kind != 'c' && kind != 'w' && kind != 'h')
+        return HDV_DECLINED;
     *written = (uint32_t)hdv_chain_write(chain, 0, bytes, size);
-    return true;
+    return HDV_ANSWERED;
 }
 static uintptr_t answer_at(void) { return (uintptr_t)answer; }
 static void wait_at(int tell, int wait) { here = tell; gate = wait; }
 """
+HELPERS, JOBS = 4, 64  # as lane_internal.h has them
 KINDS = pytest.mark.parametrize("packed", [False, True], ids=["split", "packed"])
 
 
@@ -90,6 +95,11 @@ class Echoing(Echo):
                 chain.write(self.declined[-1])
 
 
+def threads_of_c() -> int:
+    """Those that Python knows nothing of."""
+    return len([*Path("/proc/self/task").iterdir()]) - threading.active_count()
+
+
 async def echoed(driver: VirtioDriver, data: bytes, queue: int = 0) -> None:
     async with asyncio.timeout(30):  # so that what hangs has a name
         assert (await driver.queues[queue].submit([data], [len(data)])).data == data
@@ -118,15 +128,18 @@ async def test_c_answers_what_it_can_and_python_the_rest(handler: ModuleType, pa
 
 
 @KINDS
-async def test_a_reset_waits_for_what_c_is_doing(handler: ModuleType, gate: tuple[int, int], packed: bool) -> None:
+@pytest.mark.parametrize("kind", [b"w", b"h"], ids=["lane", "helper"])
+async def test_a_reset_waits_for_what_c_is_doing(
+    handler: ModuleType, gate: tuple[int, int], packed: bool, kind: bytes
+) -> None:
     here, go = gate
     async with hdvkit.open_host("sim", memory_mb=64) as host:
         share = await host.add(Echoing(handler))
         async with Guest.of(host).drive(share, packed=packed) as driver:
             await echoed(driver, b"c")
-            waiting = asyncio.create_task(driver.queues[0].submit([b"w"], [1]))
+            waiting = asyncio.create_task(driver.queues[0].submit([kind], [1]))
             async with asyncio.timeout(30):
-                assert await asyncio.to_thread(os.read, here, 1) == b"w"
+                assert await asyncio.to_thread(os.read, here, 1) == kind
             resetting = asyncio.create_task(driver.reset())
             done, _ = await asyncio.wait([resetting], timeout=0.05)
             assert not done, "C still has a chain"
@@ -138,6 +151,35 @@ async def test_a_reset_waits_for_what_c_is_doing(handler: ModuleType, gate: tupl
             await driver.probe()
             await driver.start()
             await echoed(driver, b"c again")
+
+
+@KINDS
+async def test_what_waits_holds_up_nothing_else(handler: ModuleType, gate: tuple[int, int], packed: bool) -> None:
+    """Four helpers wait, as many again wait for them; what comes behind, and what is too much, goes on."""
+    here, go = gate
+    threads = threads_of_c()
+    device = Echoing(handler)
+    async with hdvkit.open_host("sim", memory_mb=64) as host:
+        share = await host.add(device)
+        async with Guest.of(host).drive(share, packed=packed) as driver:
+            waiting = [asyncio.create_task(echoed(driver, b"h%d" % number)) for number in range(JOBS)]
+            async with asyncio.timeout(30):
+                begun = [await asyncio.to_thread(os.read, here, 1) for _ in range(HELPERS)]
+                assert begun == [b"h"] * HELPERS
+            await echoed(driver, b"c")  # so those before it were taken
+            await echoed(driver, b"c", queue=1)
+            assert device.declined == []
+            await echoed(driver, b"h too many")
+            assert device.declined == [b"h too many"]
+            assert not [task for task in waiting if task.done()]
+            os.write(go, b"g" * JOBS)
+            async with asyncio.timeout(30):
+                await asyncio.gather(*waiting)
+            await echoed(driver, b"d")
+            assert device.declined.pop() == b"d", "a helper may decline what it cannot do either"
+            assert share.stats().queues[0].chains == JOBS + 3
+        assert share.stats().leases == 0
+    assert threads_of_c() == threads
 
 
 @KINDS

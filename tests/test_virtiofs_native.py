@@ -30,7 +30,8 @@ MAKES = {Opcode.CREATE, Opcode.MKDIR}
 REMOVES = {Opcode.UNLINK}
 OPENS = {Opcode.OPEN, Opcode.FLUSH, Opcode.RELEASE}
 LISTS = {Opcode.OPENDIR, Opcode.READDIR, Opcode.READDIRPLUS, Opcode.RELEASEDIR}
-HOT = {Opcode.LOOKUP, *ATTRIBUTES, *MAKES, *REMOVES, *OPENS, *LISTS, Opcode.READ, Opcode.WRITE}
+SYNCS = {Opcode.FSYNC, Opcode.FSYNCDIR}
+HOT = {Opcode.LOOKUP, *ATTRIBUTES, *MAKES, *REMOVES, *OPENS, *LISTS, *SYNCS, Opcode.READ, Opcode.WRITE}
 """All that C answers; what forgets has no answer."""
 
 CHANGES = {*MAKES, *REMOVES, Opcode.WRITE}
@@ -50,11 +51,11 @@ ALLOWED: list[tuple[dict[str, Any], set[Opcode]]] = [
     ({"posix_acl": True}, HOT - MAKES),
     ({"security_ctx": True, "xattr_rules": ("ok:security.",)}, HOT - MAKES),
     ({"writeback": True}, HOT - OPENS - {Opcode.CREATE}),
-    ({"deny": ("hidden",)}, {*ATTRIBUTES, *OPENS, Opcode.READ, Opcode.WRITE}),
-    ({"allow": ("file", "victim", "new", "made")}, {*ATTRIBUTES, *OPENS, Opcode.READ, Opcode.WRITE}),
-    ({"quota_bytes": 1 << 30}, {Opcode.GETATTR, Opcode.READ}),
-    ({"quota_inodes": 100}, {Opcode.GETATTR, Opcode.READ}),
-    ({"timeouts": ("x=5",)}, {Opcode.OPEN, Opcode.STATFS, Opcode.READ, Opcode.WRITE}),
+    ({"deny": ("hidden",)}, {*ATTRIBUTES, *OPENS, Opcode.FSYNC, Opcode.READ, Opcode.WRITE}),
+    ({"allow": ("file", "victim", "new", "made")}, {*ATTRIBUTES, *OPENS, Opcode.FSYNC, Opcode.READ, Opcode.WRITE}),
+    ({"quota_bytes": 1 << 30}, {Opcode.GETATTR, Opcode.FSYNC, Opcode.READ}),
+    ({"quota_inodes": 100}, {Opcode.GETATTR, Opcode.FSYNC, Opcode.READ}),
+    ({"timeouts": ("x=5",)}, {Opcode.OPEN, Opcode.STATFS, Opcode.FSYNC, Opcode.READ, Opcode.WRITE}),
     ({"squash": "1000:1000"}, set()),
     ({"authorize": allow}, set()),
 ]
@@ -90,9 +91,11 @@ async def use_all(client: FuseClient, *, writes: bool) -> None:
         assert (await client.mkdir(ROOT_ID, "made", 0o750)).attr.mode & 0o777 == 0o750
         await client.forget(made.entry.nodeid, 1)
         await client.unlink(ROOT_ID, "victim")
+    await client.fsync(entry.nodeid, opened.fh)
     await client.flush(entry.nodeid, opened.fh)
     await client.release(entry.nodeid, opened.fh)
     directory = await client.opendir(ROOT_ID)
+    await client.fsyncdir(ROOT_ID, directory.fh)
     listed = {one.name: one.ino for one in await client.readdir(ROOT_ID, directory.fh, 0)}
     assert listed[b"file"] == entry.attr.ino
     assert listed[b".."] == listed[b"."], "the share begins here"
@@ -179,6 +182,33 @@ async def test_appending_and_synchronous_files_are_written_by_python(folder: Pat
             heard.take()
             await client.write(node, fh, 0, b"x")
             assert heard.take() == [Opcode.WRITE]
+
+
+async def test_what_is_not_in_memory_is_read_by_c(folder: Path) -> None:
+    data = os.urandom(1 << 20)
+    (folder / "cold").write_bytes(data)
+    async with mounted(folder) as (client, heard):
+        node = (await client.lookup(ROOT_ID, "cold")).nodeid
+        fh = (await client.open(node, Open.RDONLY)).fh
+        parts = range(0, len(data), 64 << 10)
+        with (folder / "cold").open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        read = await asyncio.gather(*(client.read(node, fh, offset, 64 << 10) for offset in parts))
+        assert b"".join(read) == data
+        assert heard.take() == []
+
+
+async def test_c_tells_why_a_file_does_not_reach_the_disk() -> None:
+    """The kernel's own settings are files that cannot be synchronized."""
+    async with mounted(Path("/proc/sys/vm")) as (client, heard):
+        node = (await client.lookup(ROOT_ID, "swappiness")).nodeid
+        fh = (await client.open(node, Open.RDONLY)).fh
+        heard.take()
+        assert await refusal(client.fsync(node, fh)) == errno.EINVAL
+        assert await refusal(client.fsync(node, fh + 1)) == errno.EBADF
+        assert await refusal(client.fsyncdir(node, fh)) == errno.EBADF
+        assert heard.take() == [Opcode.FSYNC, Opcode.FSYNCDIR], "those with a wrong handle"
 
 
 async def test_after_the_file_is_closed_its_handle_is_nobodys(folder: Path) -> None:

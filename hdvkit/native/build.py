@@ -7,7 +7,7 @@ HERE = Path(__file__).parent
 MODULE = "_native"
 HAS_LANE = sys.platform == "linux"
 HEADER = '#include "lane.h"' if HAS_LANE else '#include "ring.h"'
-LANE = ("lane.c", "lane_thread.c", "lane_events.c", "lane_waiting.c") if HAS_LANE else ()
+LANE = tuple(f"lane{part}.c" for part in ("", "_thread", "_helpers", "_events", "_waiting")) if HAS_LANE else ()
 SOURCES = [HERE / name for name in ("ring.c", "split.c", "packed.c", "chain.c", *LANE)]
 LIBRARIES = ("pthread",) if HAS_LANE else ()
 
@@ -48,7 +48,8 @@ typedef struct hdv_event {
     hdv_segment segments[];
 } hdv_event;
 typedef struct { uint64_t chains, taken, given, interrupts, kicks, wakeups; } hdv_lane_counters;
-typedef struct { bool (*answer)(void *, const hdv_chain *, uint32_t *); void *context; } hdv_handler;
+typedef enum { HDV_DECLINED, HDV_ANSWERED, HDV_WAITS } hdv_outcome;
+typedef struct { hdv_outcome (*answer)(void *, bool, const hdv_chain *, uint32_t *); void *context; } hdv_handler;
 typedef struct { size_t (*kicks)(void *, const uint8_t *, size_t); void *context; } hdv_listener;
 #define HDV_LANE_QUEUES ...
 #define HDV_EVENT_CHAIN ...

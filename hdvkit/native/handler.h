@@ -4,10 +4,19 @@
 
 #include "ring.h"
 
+typedef enum {
+    HDV_DECLINED, /* nothing was done and nothing was written: Python's */
+    HDV_ANSWERED,
+    HDV_WAITS /* the same as declined, but a helper of the lane may do it */
+} hdv_outcome;
+
+#define HDV_CALLS 5 /* of a handler at a time, at most: by the lane's thread and by its helpers */
+
 typedef struct {
-    /* Answer a request, and say how many bytes of answer it got. Or decline: then nothing was done and nothing was
-     * written. Called on the lane's thread, for one request at a time, and never with a lock held. */
-    bool (*answer)(void *context, const hdv_chain *chain, uint32_t *written);
+    /* Answer a request, and say how many bytes of answer it got. The lane's thread asks for one request at a time and
+     * without patience: what waits for a disk would hold up all that comes behind it. Its helpers ask with patience, for
+     * several requests at a time. Never called with a lock held. */
+    hdv_outcome (*answer)(void *context, bool patient, const hdv_chain *chain, uint32_t *written);
     void *context;
 } hdv_handler;
 

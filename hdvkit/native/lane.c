@@ -21,6 +21,7 @@ hdv_lane *hdv_lane_new(int news, uint32_t poll_us) {
         return NULL;
     }
     pthread_mutex_init(&lane->lock, NULL);
+    pthread_cond_init(&lane->more, NULL);
     lane->last = &lane->first;
     lane->news = news;
     lane->alone = is_alone();
@@ -35,6 +36,7 @@ void hdv_lane_free(hdv_lane *lane) {
         hdv_event_free(event);
     }
     hdv_lane_close(lane);
+    pthread_cond_destroy(&lane->more);
     pthread_mutex_destroy(&lane->lock);
     free(lane);
 }
@@ -97,14 +99,15 @@ void hdv_lane_listen(hdv_lane *lane, int socket, hdv_listener listener) {
 uint64_t hdv_lane_ticket(hdv_lane *lane) {
     pthread_mutex_lock(&lane->lock);
     uint64_t ticket = lane->done + lane->busy;
-    lane->asked = ticket;
+    if (hdv_lane_settled(lane) < ticket)
+        lane->asked = ticket;
     pthread_mutex_unlock(&lane->lock);
     return ticket;
 }
 
 uint64_t hdv_lane_passed(hdv_lane *lane) {
     pthread_mutex_lock(&lane->lock);
-    uint64_t passed = lane->done;
+    uint64_t passed = hdv_lane_settled(lane);
     pthread_mutex_unlock(&lane->lock);
     return passed;
 }

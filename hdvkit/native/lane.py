@@ -69,7 +69,7 @@ class Lane:
     def use(self, handler: NativeHandler | None) -> None:
         """Answer by this from now on; with None, hand on everything."""
         answer, context = handler or (0, 0)
-        function = ffi.cast("bool(*)(void *, const hdv_chain *, uint32_t *)", answer)
+        function = ffi.cast("hdv_outcome(*)(void *, bool, const hdv_chain *, uint32_t *)", answer)
         lib.hdv_lane_set_handler(self.c, {"answer": function, "context": ffi.cast("void *", context)})
 
     def listen(self, socket: int, listener: NativeListener, unheard: Callable[[], None]) -> None:

@@ -35,8 +35,7 @@ void hdv_lane_report(hdv_lane *lane, uint32_t queue, hdv_error error) {
     add(lane, event);
 }
 
-void hdv_lane_hand_on(hdv_lane *lane, uint32_t queue, uint64_t table) {
-    const hdv_chain *chain = &lane->chain;
+void hdv_lane_hand_on(hdv_lane *lane, uint32_t queue, const hdv_chain *chain, uint64_t table) {
     uint32_t count = chain->readable + chain->writable;
     hdv_event *event = new_event(lane, HDV_EVENT_CHAIN, queue, count);
     event->table = table;

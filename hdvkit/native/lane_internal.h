@@ -1,10 +1,13 @@
-/* A lane as its three files see it. */
+/* A lane as its files see it. */
 #ifndef HDVKIT_LANE_INTERNAL_H
 #define HDVKIT_LANE_INTERNAL_H
 
 #include "lane.h"
 
 #include <pthread.h>
+
+#define LANE_HELPERS (HDV_CALLS - 1)
+#define LANE_JOBS 64
 
 typedef struct {
     hdv_ring *ring; /* NULL: not ours */
@@ -19,6 +22,18 @@ typedef struct {
     hdv_lane_counters counters;
 } lane_queue;
 
+/* A chain that a helper answers. */
+typedef struct lane_job {
+    struct lane_job *next;
+    uint64_t number; /* of the chain, as `done` counts them */
+    uint32_t queue;
+    uint64_t life;
+    uint64_t table;
+    hdv_handler handler;
+    bool begun;
+    hdv_chain chain;
+} lane_job;
+
 struct hdv_lane {
     pthread_mutex_t lock; /* of all below; never held while the handler works or a descriptor is waited for */
     lane_queue queues[HDV_LANE_QUEUES];
@@ -31,6 +46,12 @@ struct hdv_lane {
     bool busy;     /* the thread has a chain */
     uint64_t done; /* chains that it has had */
     uint64_t asked; /* somebody waits for so many */
+    lane_job *jobs; /* oldest first */
+    uint32_t job_count;
+    uint32_t idle; /* helpers that have no job */
+    uint32_t helper_count;
+    pthread_t helpers[LANE_HELPERS];
+    pthread_cond_t more; /* jobs, or the end of them */
     bool stopping;
     int epoll; /* waits for new kicks, whether or not old ones were read */
     int wake;
@@ -47,10 +68,26 @@ struct hdv_lane {
 
 /* Everything below is called with the lock held. */
 
+/* Chains: lane_thread.c */
+
+/* Give a chain back that was answered, and look whether the driver wants to hear of it; at once, or soon. */
+void hdv_lane_give_back(hdv_lane *lane, uint32_t queue, const hdv_chain *chain, uint32_t written, bool at_once);
+
+/* Helpers: lane_helpers.c */
+
+/* Have a helper answer the chain that the thread has; false when too many wait for one. */
+bool hdv_lane_give_job(hdv_lane *lane, uint32_t queue, uint64_t table);
+/* All chains up to this one are answered or handed on. */
+uint64_t hdv_lane_settled(const hdv_lane *lane);
+/* A chain was answered or handed on: whoever waits for that hears of it. */
+void hdv_lane_tell_settled(hdv_lane *lane);
+/* Wait for the helpers to end; what none has begun is dropped. */
+void hdv_lane_end_helpers(hdv_lane *lane);
+
 /* What happened, for Python: lane_events.c */
 void hdv_lane_announce(hdv_lane *lane, hdv_event_kind kind, uint32_t queue);
 void hdv_lane_report(hdv_lane *lane, uint32_t queue, hdv_error error);
-void hdv_lane_hand_on(hdv_lane *lane, uint32_t queue, uint64_t table);
+void hdv_lane_hand_on(hdv_lane *lane, uint32_t queue, const hdv_chain *chain, uint64_t table);
 /* Interrupt the driver, where that is done by an eventfd. */
 bool hdv_lane_call(lane_queue *queue);
 

@@ -26,9 +26,8 @@ static void signal_driver(hdv_lane *lane, uint32_t index) {
     hdv_lane_announce(lane, HDV_EVENT_SIGNAL, index);
 }
 
-static void give_back(hdv_lane *lane, uint32_t index, uint32_t written) {
+void hdv_lane_give_back(hdv_lane *lane, uint32_t index, const hdv_chain *chain, uint32_t written, bool at_once) {
     lane_queue *queue = &lane->queues[index];
-    const hdv_chain *chain = &lane->chain;
     hdv_ring_push(queue->ring, chain->head, chain->slots, written);
     queue->counters.chains++;
     queue->counters.taken += chain->readable_size;
@@ -36,7 +35,7 @@ static void give_back(hdv_lane *lane, uint32_t index, uint32_t written) {
     uint64_t time = hdv_now();
     if (!queue->unsignalled++)
         queue->oldest = time;
-    if (queue->unsignalled >= SIGNAL_AFTER || time - queue->oldest >= SIGNAL_WITHIN)
+    if (at_once || queue->unsignalled >= SIGNAL_AFTER || time - queue->oldest >= SIGNAL_WITHIN)
         signal_driver(lane, index);
 }
 
@@ -48,17 +47,19 @@ static void answer(hdv_lane *lane, uint32_t index) {
     uint32_t written = 0;
     lane->busy = true;
     pthread_mutex_unlock(&lane->lock);
-    bool answered = handler.answer && !lane->chain.remote && handler.answer(handler.context, &lane->chain, &written);
+    hdv_outcome outcome = HDV_DECLINED;
+    if (handler.answer && !lane->chain.remote)
+        outcome = handler.answer(handler.context, false, &lane->chain, &written);
     pthread_mutex_lock(&lane->lock);
     lane->busy = false;
     lane->done++;
     bool ours = lane->queues[index].ring && lane->queues[index].life == life;
-    if (ours && answered)
-        give_back(lane, index, written);
-    else if (ours)
-        hdv_lane_hand_on(lane, index, table);
-    if (lane->done == lane->asked)
-        hdv_write_event(lane->news);
+    if (ours && outcome == HDV_ANSWERED)
+        hdv_lane_give_back(lane, index, &lane->chain, written, false);
+    else if (ours && !(outcome == HDV_WAITS && hdv_lane_give_job(lane, index, table)))
+        hdv_lane_hand_on(lane, index, &lane->chain, table);
+    if (lane->asked && !lane->jobs)
+        hdv_lane_tell_settled(lane);
 }
 
 /* One turn of a queue: whether there was anything. */
@@ -138,10 +139,11 @@ static void pass_time(hdv_lane *lane) {
     }
 }
 
-/* Look for a while, with kicks disarmed; whether something came. */
+/* Look for a while, with kicks disarmed; whether something came. Alone on a processor, a disk that a helper waits for
+ * needs it too, and goes first. */
 static bool poll_rings(hdv_lane *lane) {
     uint64_t began = hdv_now();
-    while (hdv_now() - began < lane->poll_now) {
+    while (hdv_now() - began < lane->poll_now && !(lane->alone && lane->jobs)) {
         if (lane->stopping || waiting(lane))
             return true;
         pass_time(lane);
@@ -163,5 +165,6 @@ void hdv_lane_run(hdv_lane *lane) {
         if (!lane->stopping && !arm(lane))
             hdv_lane_sleep(lane);
     }
+    hdv_lane_end_helpers(lane);
     pthread_mutex_unlock(&lane->lock);
 }

@@ -42,14 +42,18 @@ static void store(uint8_t *at, uint16_t value) {
 
 /* The device */
 
-static bool answer(void *context, const hdv_chain *chain, uint32_t *written) {
+static hdv_outcome answer(void *context, bool patient, const hdv_chain *chain, uint32_t *written) {
     uint32_t word;
     (void)context;
     if (hdv_chain_read(chain, 0, &word, sizeof word) != sizeof word || word % 4 == 3)
-        return false;
+        return HDV_DECLINED;
+    if (word % 4 == 2 && !patient)
+        return HDV_WAITS;
+    if (patient && word % 64 == 2 && poll(NULL, 0, 1))
+        return HDV_DECLINED;
     word = ~word;
     *written = (uint32_t)hdv_chain_write(chain, 0, &word, sizeof word);
-    return true;
+    return HDV_ANSWERED;
 }
 
 /* The driver */

@@ -16,7 +16,7 @@
 #define ANSWER 70000
 #define LENT 32
 
-static const uint32_t OPCODES[] = {1, 2, 3, 9, 10, 14, 15, 16, 17, 18, 25, 27, 28, 29, 35, 42, 44};
+static const uint32_t OPCODES[] = {1, 2, 3, 9, 10, 14, 15, 16, 17, 18, 20, 25, 27, 28, 29, 30, 35, 42, 44};
 static const char *const NAMES[] = {"file", "directory", "link", "fifo", "new", "made", "..", ".", "a/b", "", "nothing"};
 static uint64_t nodes[KNOWN] = {1}, handles[KNOWN];
 static size_t node_count = 1, handle_count;
@@ -75,7 +75,7 @@ static size_t a_body(uint32_t opcode, uint8_t *to) {
         static const size_t SIZES[] = {[FUSE_FORGET] = 8, [FUSE_GETATTR] = 16, [FUSE_OPEN] = 8, [FUSE_READ] = 40,
                                        [FUSE_WRITE] = 40, [FUSE_STATFS] = 0, [FUSE_RELEASE] = 24, [FUSE_FLUSH] = 24,
                                        [FUSE_OPENDIR] = 8, [FUSE_READDIR] = 40, [FUSE_RELEASEDIR] = 24,
-                                       [FUSE_READDIRPLUS] = 40};
+                                       [FUSE_READDIRPLUS] = 40,  [FUSE_FSYNC] = 16,    [FUSE_FSYNCDIR] = 16};
         if (opcode == FUSE_OPEN || opcode == FUSE_OPENDIR || opcode == FUSE_FORGET)
             in.fh = fuzz_one_in(8) ? fuzz_next() : fuzz_below(3);
         if (opcode == FUSE_RELEASE || opcode == FUSE_RELEASEDIR)
@@ -142,7 +142,12 @@ static void one_request(vf_share *share) {
     chain.writable = cut(chain.segments + chain.readable, NULL, room);
     chain.writable_size = room;
     uint32_t written = 0;
-    if (vf_answer(share, &chain, &written)) {
+    hdv_outcome outcome = vf_answer(share, fuzz_one_in(4), &chain, &written);
+    if (outcome == HDV_WAITS)
+        outcome = vf_answer(share, true, &chain, &written);
+    if (outcome == HDV_WAITS)
+        abort();
+    if (outcome == HDV_ANSWERED) {
         answered++;
         remember(opcode, &chain, written);
     } else {

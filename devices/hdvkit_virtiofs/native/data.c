@@ -1,7 +1,9 @@
-/* READ and WRITE: between a file and the guest's own pages. See request.h. */
+/* READ, WRITE and FSYNC: between the guest's own pages, a file and the disk. See request.h. */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <limits.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 #include "request.h"
 
@@ -9,12 +11,9 @@
 #define IOV_MAX 1024
 #endif
 
-/* Move data between segments and a file. How much, or -1 when nothing was; of reading also when it is not in memory. */
-static ssize_t move(int descriptor, const hdv_segment *segments, uint32_t count, off_t offset, bool in) {
+static const struct iovec *vector(const hdv_segment *segments) {
     _Static_assert(sizeof(hdv_segment) == sizeof(struct iovec), "hdv_segment is laid out as struct iovec");
-    const struct iovec *vector = (const struct iovec *)(const void *)segments;
-    return in ? preadv2(descriptor, vector, (int)count, offset, RWF_NOWAIT)
-              : pwritev(descriptor, vector, (int)count, offset);
+    return (const struct iovec *)(const void *)segments;
 }
 
 /* The segments of [from, from + size) of a part, at most IOV_MAX of them; how many bytes those are. */
@@ -38,7 +37,6 @@ static bool message(vf_call *call, vf_io_in *in, bool payload) {
            in->offset <= (uint64_t)INT64_MAX - in->size;
 }
 
-/* What is not in memory is Python's, whose threads may wait for the disk. */
 bool vf_read(vf_call *call) {
     vf_io_in in;
     hdv_segment segments[HDV_MAX_DESCRIPTORS];
@@ -51,7 +49,9 @@ bool vf_read(vf_call *call) {
         return false;
     while (done < in.size) {
         uint64_t asked = cut(call, false, sizeof(vf_out_header) + done, in.size - done, segments, &count);
-        ssize_t got = move(descriptor, segments, count, (off_t)(in.offset + done), true);
+        off_t offset = (off_t)(in.offset + done);
+        ssize_t got = preadv2(descriptor, vector(segments), (int)count, offset, call->patient ? 0 : RWF_NOWAIT);
+        call->waits = got < 0 && !call->patient; /* it is not in memory */
         if (got < 0 || !asked)
             return false;
         if (!got)
@@ -78,11 +78,33 @@ bool vf_write(vf_call *call) {
         return false;
     while (done < in.size) {
         cut(call, true, sizeof call->header + sizeof in + done, in.size - done, segments, &count);
-        ssize_t put = move(descriptor, segments, count, (off_t)(in.offset + done), false);
+        ssize_t put = pwritev(descriptor, vector(segments), (int)count, (off_t)(in.offset + done));
         if (put <= 0)
             break;
         done += (uint64_t)put;
     }
     vf_write_out out = {(uint32_t)done, 0};
     return done && vf_reply(call, &out, sizeof out);
+}
+
+/* What was not told when it failed is told to nobody else: the answer is given here in any case. */
+static bool synchronize(vf_call *call, bool directory) {
+    vf_fsync_in in;
+    if (!vf_message(call, &in, sizeof in) || !vf_has_room(call, 0))
+        return false;
+    int descriptor = vf_use_any_file(call, in.fh, directory);
+    call->waits = descriptor >= 0 && !call->patient;
+    if (descriptor < 0 || call->waits)
+        return false;
+    if (in.fsync_flags & FUSE_FSYNC_FDATASYNC ? fdatasync(descriptor) : fsync(descriptor))
+        return vf_refuse(call, errno);
+    return vf_reply(call, NULL, 0);
+}
+
+bool vf_fsync(vf_call *call) {
+    return synchronize(call, false);
+}
+
+bool vf_fsyncdir(vf_call *call) {
+    return synchronize(call, true);
 }

@@ -33,11 +33,13 @@ METHODS: Final[dict[Opcode, tuple[str, ...]]] = {
     Opcode.WRITE: ("write_from",),
     Opcode.STATFS: ("statfs",),
     Opcode.RELEASE: ("open", "release", "setlk"),
+    Opcode.FSYNC: ("fsync",),
     Opcode.FLUSH: ("open", "flush", "setlk"),
     Opcode.OPENDIR: LISTS,
     Opcode.READDIR: LISTS,
     Opcode.READDIRPLUS: LISTS,
     Opcode.RELEASEDIR: LISTS,
+    Opcode.FSYNCDIR: ("fsyncdir",),
     Opcode.CREATE: ("create", "release", *GIVES_NODES),
 }
 """What C can answer, and whose methods it does that instead of."""

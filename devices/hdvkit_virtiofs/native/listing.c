@@ -43,7 +43,7 @@ static int take(vf_call *call, uint64_t fh, vf_listing *listing) {
     if (descriptor >= 0) {
         *listing = file->listing;
         file->listing = (vf_listing){0};
-        vf_table_use(&call->share->table, descriptor, false);
+        vf_table_use(&call->share->table, call, descriptor, false);
     }
     pthread_mutex_unlock(&call->share->lock);
     return descriptor;

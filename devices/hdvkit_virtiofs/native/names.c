@@ -63,7 +63,7 @@ static bool is_small(vf_call *call, uint64_t nodeid) {
     const vf_node *node = vf_table_find(&call->share->table, nodeid);
     int descriptor = node && node->ours && node->nameless ? node->descriptor : -1;
     if (descriptor >= 0)
-        vf_table_use(&call->share->table, descriptor, false);
+        vf_table_use(&call->share->table, call, descriptor, false);
     pthread_mutex_unlock(&call->share->lock);
     return descriptor >= 0 && !fstat(descriptor, &status) && !vf_frees_much(&status, 0);
 }

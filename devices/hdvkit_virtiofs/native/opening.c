@@ -70,7 +70,7 @@ static bool may_close(vf_call *call, uint64_t fh, bool directory) {
     bool may = file && file->ours && file->directory == directory && !(node && node->locks);
     int descriptor = may ? file->descriptor : -1;
     if (may)
-        vf_table_use(&call->share->table, descriptor, false);
+        vf_table_use(&call->share->table, call, descriptor, false);
     pthread_mutex_unlock(&call->share->lock);
     return may && (directory || (!fstat(descriptor, &status) && !vf_frees_much(&status, 0)));
 }
@@ -111,7 +111,7 @@ bool vf_flush(vf_call *call) {
     int descriptor = may ? file->descriptor : -1;
     if (dirty) {
         file->dirty = false;
-        vf_table_use(&call->share->table, descriptor, false);
+        vf_table_use(&call->share->table, call, descriptor, false);
     }
     pthread_mutex_unlock(&call->share->lock);
     if (!may)

@@ -1,5 +1,5 @@
 /* One request, and what the requests have in common. Every function that answers one says whether it did; one that did
- * not has left no trace. */
+ * not has left no trace, and may have said that it would have to wait. */
 #ifndef VIRTIOFS_REQUEST_H
 #define VIRTIOFS_REQUEST_H
 
@@ -14,6 +14,8 @@ typedef struct {
     const hdv_chain *chain;
     vf_in_header header;
     uint32_t written;
+    bool patient; /* it may wait for the disk; */
+    bool waits;   /* it would have to, and may not */
 } vf_call;
 
 /* Of every file that is opened: do not wait for a lease to break, take no terminal, leave nothing to children. */
@@ -23,7 +25,7 @@ typedef bool vf_request(vf_call *call);
 
 vf_request vf_lookup, vf_forget, vf_batch_forget, vf_create, vf_unlink, vf_mkdir; /* names.c */
 vf_request vf_open, vf_opendir, vf_release, vf_releasedir, vf_flush;              /* opening.c */
-vf_request vf_read, vf_write;                                                     /* data.c */
+vf_request vf_read, vf_write, vf_fsync, vf_fsyncdir;                              /* data.c */
 vf_request vf_readdir, vf_readdirplus;                                            /* listing.c */
 
 /* Messages: requests.c */
@@ -48,6 +50,9 @@ int vf_use_node(vf_call *call, uint64_t nodeid, uint32_t type, uint64_t *device)
 /* The last name of a node is about to go: it keeps a descriptor. False: it has none, Python has a say. */
 bool vf_hold_node(vf_call *call, uint64_t nodeid);
 int vf_use_file(vf_call *call, uint64_t fh, bool to_write);
+/* One that is a directory, or is not, however it was opened; of a file that Python opened, only what is read or written
+ * here. */
+int vf_use_any_file(vf_call *call, uint64_t fh, bool directory);
 bool vf_knows_file(vf_call *call, uint64_t fh);
 /* Whether one more may be opened here, and the number of one that was; 0 without memory. */
 bool vf_has_files_left(vf_call *call);

@@ -156,38 +156,40 @@ static vf_request *const REQUESTS[64] = {
     [FUSE_WRITE] = vf_write,
     [FUSE_STATFS] = vf_statfs,
     [FUSE_RELEASE] = vf_release,
+    [FUSE_FSYNC] = vf_fsync,
     [FUSE_FLUSH] = vf_flush,
     [FUSE_OPENDIR] = vf_opendir,
     [FUSE_READDIR] = vf_readdir,
     [FUSE_RELEASEDIR] = vf_releasedir,
+    [FUSE_FSYNCDIR] = vf_fsyncdir,
     [FUSE_CREATE] = vf_create,
     [FUSE_BATCH_FORGET] = vf_batch_forget,
     [FUSE_READDIRPLUS] = vf_readdirplus,
 };
 
-static void let_go(vf_share *share) {
+static void let_go(vf_call *call) {
     int doomed[VF_USED];
-    pthread_mutex_lock(&share->lock);
-    int count = vf_table_unuse(&share->table, doomed);
-    pthread_mutex_unlock(&share->lock);
+    pthread_mutex_lock(&call->share->lock);
+    int count = vf_table_unuse(&call->share->table, call, doomed);
+    pthread_mutex_unlock(&call->share->lock);
     while (count)
         close(doomed[--count]);
 }
 
-bool vf_answer(void *context, const hdv_chain *chain, uint32_t *written) {
-    vf_call call = {.share = context, .chain = chain};
+hdv_outcome vf_answer(void *context, bool patient, const hdv_chain *chain, uint32_t *written) {
+    vf_call call = {.share = context, .chain = chain, .patient = patient};
     if (hdv_chain_read(chain, 0, &call.header, sizeof call.header) != sizeof call.header)
-        return false;
+        return HDV_DECLINED;
     /* Extensions of a request, and lengths that do not fit, are Python's to judge. */
     if (call.header.len != chain->readable_size || call.header.total_extlen || call.header.opcode >= 64)
-        return false;
+        return HDV_DECLINED;
     pthread_mutex_lock(&call.share->lock);
     call.terms = call.share->terms;
     pthread_mutex_unlock(&call.share->lock);
     if (!(call.terms.opcodes >> call.header.opcode & 1) || !REQUESTS[call.header.opcode])
-        return false;
+        return HDV_DECLINED;
     bool answered = REQUESTS[call.header.opcode](&call);
-    let_go(call.share);
+    let_go(&call);
     *written = call.written;
-    return answered;
+    return answered ? HDV_ANSWERED : call.waits ? HDV_WAITS : HDV_DECLINED;
 }

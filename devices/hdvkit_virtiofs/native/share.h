@@ -1,11 +1,10 @@
 /* One share as C sees it: what it may answer by itself, and of which nodes and files.
  *
- * vf_answer runs on the thread of a lane, everything else on the loop's. What a request needs but C must not decide, or
+ * vf_answer runs on the threads of a lane, everything else on the loop's. What a request needs but C must not decide, or
  * what goes wrong, is declined: Python does it again from the beginning, and its answer counts. */
 #ifndef VIRTIOFS_SHARE_H
 #define VIRTIOFS_SHARE_H
 
-#include "../../../hdvkit/native/handler.h"
 #include "table.h"
 
 typedef struct vf_share vf_share;
@@ -68,6 +67,6 @@ uint32_t vf_share_nodes(vf_share *share);
 uint32_t vf_share_held(vf_share *share);
 
 /* An hdv_handler's answer; context is the share. */
-bool vf_answer(void *context, const hdv_chain *chain, uint32_t *written);
+hdv_outcome vf_answer(void *context, bool patient, const hdv_chain *chain, uint32_t *written);
 
 #endif

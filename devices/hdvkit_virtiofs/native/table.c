@@ -4,11 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define PLACES (HDV_CALLS * VF_USED)
+
 void vf_table_init(vf_table *table) {
     memset(table, 0, sizeof *table);
     table->next_nodeid = table->next_fh = VF_FIRST;
-    for (int at = 0; at < VF_USED; at++)
-        table->used[at] = -1;
 }
 
 vf_table vf_table_clear(vf_table *table) {
@@ -17,7 +17,6 @@ vf_table vf_table_clear(vf_table *table) {
     table->next_nodeid = old.next_nodeid;
     table->next_fh = old.next_fh;
     memcpy(table->used, old.used, sizeof old.used);
-    memcpy(table->doomed, old.doomed, sizeof old.doomed);
     return old;
 }
 
@@ -59,9 +58,9 @@ uint32_t vf_table_take_all(vf_table *table, int *descriptors, uint32_t most) {
 }
 
 bool vf_table_may_close(vf_table *table, int descriptor) {
-    for (int at = 0; at < VF_USED; at++)
-        if (table->used[at] == descriptor) {
-            table->doomed[at] = true;
+    for (int at = 0; at < PLACES; at++)
+        if (table->used[at].call && table->used[at].descriptor == descriptor) {
+            table->used[at].doomed = true;
             return false;
         }
     return true;
@@ -79,22 +78,23 @@ bool vf_table_close(vf_table *table, int descriptor) {
     return vf_table_may_close(table, descriptor);
 }
 
-void vf_table_use(vf_table *table, int descriptor, bool doomed) {
-    for (int at = 0; at < VF_USED; at++)
-        if (table->used[at] < 0) {
-            table->used[at] = descriptor;
-            table->doomed[at] = doomed;
-            return;
-        }
+void vf_table_use(vf_table *table, const void *call, int descriptor, bool doomed) {
+    int at = 0;
+    while (table->used[at].call)
+        at++; /* there are places enough for all calls there can be */
+    table->used[at] = (vf_used){call, descriptor, doomed};
 }
 
-int vf_table_unuse(vf_table *table, int doomed[VF_USED]) {
+int vf_table_unuse(vf_table *table, const void *call, int doomed[VF_USED]) {
     int count = 0;
-    for (int at = 0; at < VF_USED; at++) {
-        if (table->used[at] >= 0 && table->doomed[at])
-            doomed[count++] = table->used[at];
-        table->used[at] = -1;
-        table->doomed[at] = false;
+    for (int at = 0; at < PLACES; at++) {
+        vf_used *used = &table->used[at];
+        if (used->call != call)
+            continue;
+        used->call = NULL;
+        /* Whoever else uses it closes it. */
+        if (used->doomed && vf_table_may_close(table, used->descriptor))
+            doomed[count++] = used->descriptor;
     }
     return count;
 }

@@ -6,6 +6,7 @@
 #ifndef VIRTIOFS_TABLE_H
 #define VIRTIOFS_TABLE_H
 
+#include "../../../hdvkit/native/handler.h"
 #include "map.h"
 
 #define VF_HANDLE_MOST 40 /* bytes; where handles are longer, all nodes are Python's */
@@ -75,6 +76,13 @@ typedef struct {
     vf_handle handle;
 } vf_who;
 
+/* A descriptor that a request uses. */
+typedef struct {
+    const void *call; /* NULL: nobody does */
+    int descriptor;
+    bool doomed; /* to be closed when the last of them does not any more */
+} vf_used;
+
 #define VF_USED 2 /* descriptors that one request uses at most */
 
 typedef struct {
@@ -90,8 +98,7 @@ typedef struct {
     size_t listed;            /* bytes of listings */
     uint64_t next_nodeid;
     uint64_t next_fh;
-    int used[VF_USED]; /* by the request under way; -1 for none */
-    bool doomed[VF_USED];
+    vf_used used[HDV_CALLS * VF_USED]; /* by the requests under way */
 } vf_table;
 
 enum { VF_BY_NODE, VF_BY_FILE };
@@ -151,11 +158,11 @@ bool vf_table_take_dirty(vf_table *table, int descriptor);
 
 /* A descriptor is about to be closed: nothing leads to it any more. False when a request uses it, which closes it. */
 bool vf_table_close(vf_table *table, int descriptor);
-/* False when the request under way uses it, which closes it then. */
+/* False when a request uses it, the last of which closes it then. */
 bool vf_table_may_close(vf_table *table, int descriptor);
-/* Keep a descriptor open for the request under way, and let go of all of them at its end: how many of them are to be
- * closed by the caller, without the lock, for the last of a file may take long. */
-void vf_table_use(vf_table *table, int descriptor, bool doomed);
-int vf_table_unuse(vf_table *table, int doomed[VF_USED]);
+/* Keep a descriptor open for a request, and let go of all of them at its end: how many of them are to be closed by the
+ * caller, without the lock, for the last of a file may take long. */
+void vf_table_use(vf_table *table, const void *call, int descriptor, bool doomed);
+int vf_table_unuse(vf_table *table, const void *call, int doomed[VF_USED]);
 
 #endif

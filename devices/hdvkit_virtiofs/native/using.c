@@ -25,7 +25,7 @@ static int used_or_handle(vf_call *call, uint64_t nodeid, uint32_t type, vf_node
         *seen = *node;
     if (fits && node->descriptor >= 0) {
         vf_table_touch(&share->table, node);
-        vf_table_use(&share->table, node->descriptor, false);
+        vf_table_use(&share->table, call, node->descriptor, false);
     } else if (fits && node->ours) {
         copy_handle(node, handle);
     }
@@ -73,7 +73,7 @@ static int reopened(vf_call *call, uint64_t nodeid, const vf_node *seen, vf_hand
     if (kept)
         unused = vf_table_keep(&share->table, node, descriptor, share->terms.nodes);
     if (fits && unused != descriptor)
-        vf_table_use(&share->table, descriptor, !kept);
+        vf_table_use(&share->table, call, descriptor, !kept);
     pthread_mutex_unlock(&share->lock);
     if (!fits)
         unused = descriptor;
@@ -116,9 +116,20 @@ int vf_use_file(vf_call *call, uint64_t fh, bool to_write) {
     if (file && !waits && (to_write ? file->writable : file->readable)) {
         descriptor = file->descriptor;
         file->dirty = file->dirty || to_write;
-        vf_table_use(&share->table, descriptor, false);
+        vf_table_use(&share->table, call, descriptor, false);
     }
     pthread_mutex_unlock(&share->lock);
+    return descriptor;
+}
+
+int vf_use_any_file(vf_call *call, uint64_t fh, bool directory) {
+    pthread_mutex_lock(&call->share->lock);
+    const vf_file *file = vf_table_find_file(&call->share->table, fh, call->header.nodeid);
+    bool fits = file && file->directory == directory;
+    int descriptor = fits ? file->descriptor : -1;
+    if (fits)
+        vf_table_use(&call->share->table, call, descriptor, false);
+    pthread_mutex_unlock(&call->share->lock);
     return descriptor;
 }
 

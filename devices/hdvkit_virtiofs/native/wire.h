@@ -15,10 +15,12 @@ enum {
     FUSE_WRITE = 16,
     FUSE_STATFS = 17,
     FUSE_RELEASE = 18,
+    FUSE_FSYNC = 20,
     FUSE_FLUSH = 25,
     FUSE_OPENDIR = 27,
     FUSE_READDIR = 28,
     FUSE_RELEASEDIR = 29,
+    FUSE_FSYNCDIR = 30,
     FUSE_CREATE = 35,
     FUSE_BATCH_FORGET = 42,
     FUSE_READDIRPLUS = 44,
@@ -29,6 +31,7 @@ enum {
 #define FUSE_WRITE_KILL_SUIDGID 4u
 #define FUSE_OPEN_KILL_SUIDGID 1u
 #define FUSE_RELEASE_FLOCK_UNLOCK 2u
+#define FUSE_FSYNC_FDATASYNC 1u
 #define NAME_MOST 255
 
 typedef struct {
@@ -70,6 +73,12 @@ typedef struct {
     uint32_t size;
     uint32_t padding;
 } vf_write_out;
+
+typedef struct {
+    uint64_t fh;
+    uint32_t fsync_flags;
+    uint32_t padding;
+} vf_fsync_in;
 
 typedef struct {
     uint64_t nlookup;
