@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo demo-vm vm e2e e2e-long windows test native install model fuzz bench lint coverage format clean
+.PHONY: demo demo-vm vm e2e e2e-long e2e-bench windows test native install model fuzz bench lint coverage format clean
 
 demo: $(READY)
 	$(BIN)/hdvkit demo
@@ -42,6 +42,10 @@ e2e-long: vm
 # The tests that belong on Windows, in Wine, with a double of what Hyper-V is there; see tools/hdvkit_wine.
 windows: $(READY)
 	PYTHONPATH=tools $(BIN)/python -m hdvkit_wine test
+
+# The same work in guests before hdvkit and before virtiofsd, into docs/performance.md.
+e2e-bench: vm
+	PYTHONPATH=tools $(BIN)/python -m benchmarks.in_guest
 
 # A shell in a virtual machine that shares DIRECTORY with us; SCRIPT runs instead of the shell.
 demo-vm: export SCRIPT := $(SCRIPT)

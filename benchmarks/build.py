@@ -1,17 +1,18 @@
-"""Compiles the load generator. Blocking; knows nothing of what it measures."""
+"""Compiles the programs that make load, here and in a guest. Blocking; knows nothing of what they measure."""
 
 import hashlib
 import os
 import shlex
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from hdvkit_vm.cache import building, default_folder, install, locked
 
 from benchmarks.errors import BenchmarkError
 
-SOURCES = Path(__file__).parent / "load"
+HERE = Path(__file__).parent
 FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra")
 
 
@@ -22,33 +23,42 @@ def compiler() -> list[str] | None:
 
 
 def load_program(folder: Path | None = None) -> Path:
-    """The program, compiled unless it was from the same sources. ``folder`` is the cache.
+    """The load generator, compiled unless it was from the same sources. ``folder`` is the cache.
 
     Raises:
         BenchmarkError: There is no compiler, or it refuses.
     """
+    return _program("load", (), folder)
+
+
+def guest_program(folder: Path | None = None) -> Path:
+    """What works in a guest, where there are no libraries; otherwise as ``load_program``."""
+    return _program("guest", ("-static",), folder)
+
+
+def _program(name: str, flags: Sequence[str], folder: Path | None) -> Path:
     words = compiler()
     if words is None:
-        raise BenchmarkError("there is no C compiler, and the load generator is C: install gcc, or name one in CC")
+        raise BenchmarkError("there is no C compiler, and what makes load is C: install gcc, or name one in CC")
     folder = folder or default_folder()
-    command = [*words, *FLAGS]
-    place = folder / f"bench/load-{_digest(command)}"
+    command = [*words, *FLAGS, *flags]
+    place = folder / f"bench/{name}-{_digest(command, HERE / name)}"
     if not place.exists():
         with locked(folder), building(folder) as room:
-            _compile(command, room / "load")
+            _compile(command, HERE / name, room / name)
             place.parent.mkdir(exist_ok=True)
-            install(room / "load", place)
+            install(room / name, place)
     return place
 
 
-def _compile(command: list[str], program: Path) -> None:
-    sources = sorted(SOURCES.glob("*.c"))
+def _compile(command: list[str], folder: Path, program: Path) -> None:
+    sources = sorted(folder.glob("*.c"))
     done = subprocess.run((*command, "-o", program, *sources), capture_output=True, text=True)
     if done.returncode:
-        raise BenchmarkError(f"the load generator does not compile: {done.stderr.strip()[:2000]}")
+        raise BenchmarkError(f"what makes load does not compile: {done.stderr.strip()[:2000]}")
 
 
-def _digest(command: list[str]) -> str:
+def _digest(command: list[str], folder: Path) -> str:
     """One for each state of the sources and each way to compile them."""
-    content = [" ".join(command).encode(), *(file.read_bytes() for file in sorted(SOURCES.iterdir()) if file.is_file())]
+    content = [" ".join(command).encode(), *(file.read_bytes() for file in sorted(folder.iterdir()) if file.is_file())]
     return hashlib.sha256(b"\0".join(content)).hexdigest()[:12]

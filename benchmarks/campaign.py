@@ -1,6 +1,6 @@
 """All workloads against all servers, in turns: what is compared is measured within seconds. Blocking."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 import attrs
@@ -32,9 +32,9 @@ KICKS = tuple(_KICKS)
 
 @attrs.frozen
 class Sample:
-    """One run."""
+    """One run. Set-ups can be told apart, and printed."""
 
-    setup: Setup
+    setup: Hashable
     contender: str
     round: int
     figures: Figures

@@ -1,11 +1,11 @@
 """Medians of many runs, and ratios between what was measured side by side. No I/O."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from statistics import median
 
 import attrs
 
-from benchmarks.campaign import PLAIN, Sample, Setup
+from benchmarks.campaign import PLAIN, Sample
 
 
 @attrs.frozen
@@ -33,7 +33,7 @@ class Cell:
 class Row:
     """One workload in one set-up. ``cells`` are by contender; ``plain_us`` is what system calls take, if any are."""
 
-    setup: Setup
+    setup: Hashable
     workload: str
     cells: dict[str, Cell]
     plain_us: float | None
@@ -52,7 +52,7 @@ def contenders(samples: Sequence[Sample]) -> list[str]:
     return list(dict.fromkeys(one.contender for one in first_round))
 
 
-def _row(setup: Setup, workload: str, samples: Sequence[Sample]) -> Row:
+def _row(setup: Hashable, workload: str, samples: Sequence[Sample]) -> Row:
     here = [one for one in samples if one.setup == setup]
     peer, *_ = names = contenders(samples)
     runs = {name: [one for one in here if (one.contender, one.figures.name) == (name, workload)] for name in names}

@@ -36,6 +36,11 @@ def processors(place: Place) -> tuple[Set[int], Set[int]]:
     return {ours[0]}, {ours[0], ours[-1]}
 
 
+def everywhere() -> Set[int]:
+    """All that this process may use."""
+    return os.sched_getaffinity(0)
+
+
 @contextlib.contextmanager
 def pinned(to: Set[int]) -> Iterator[None]:
     """Start processes in here, and they run there."""

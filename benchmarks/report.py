@@ -3,11 +3,13 @@
 import datetime
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
+from types import MappingProxyType
 
 import attrs
+from hdvkit_vm import Assets
 
 from benchmarks.campaign import Sample
 from benchmarks.errors import BenchmarkError
@@ -16,7 +18,7 @@ from benchmarks.plot import svg
 from benchmarks.servers import Contender
 
 PAGE = Path(__file__).parent.parent / "docs/performance.md"
-BEGIN, END = "<!-- measured: begin -->\n", "<!-- measured: end -->\n"
+MEASURED, IN_GUEST = "measured", "in a guest"
 PICTURE = "performance.svg"
 
 
@@ -36,44 +38,68 @@ def write(folder: Path, samples: Sequence[Sample], circumstances: Circumstances)
     Raises:
         BenchmarkError: The docs' page has no marks.
     """
-    page = folder / PAGE.name
-    text = (page if page.exists() else PAGE).read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise BenchmarkError(f"{page} has no place for figures: a line {BEGIN.strip()}, and one {END.strip()}")
     found = rows(samples)
     names = contenders(samples)
     parts = [_circumstances(circumstances)]
     if len(names) > 1:
         (folder / PICTURE).write_text(svg(found, names[0]), encoding="utf-8")
         parts.append(f"![Requests a second, as multiples of those of {names[0]}]({PICTURE})\n")
-    for setup, panel in groupby(found, lambda row: row.setup):
-        title = str(setup)
-        parts.append(f"### {title[0].upper()}{title[1:]}\n\n{_table(list(panel), names)}")
-    page.write_text("\n".join([f"{before}{BEGIN}", *parts, f"{END}{after}"]), encoding="utf-8")
+    return _fill(folder, MEASURED, [*parts, *_tables(found, names)])
+
+
+def write_in_guest(folder: Path, samples: Sequence[Sample], circumstances: Circumstances, assets: Assets) -> Path:
+    """The same for what was measured in guests, which has another place on the page."""
+    machines = {"qemu": f"{assets.lock.parts['qemu'].facts['version']}, {assets.accel}"}
+    parts = [_circumstances(circumstances, machines), *_tables(rows(samples), contenders(samples))]
+    return _fill(folder, IN_GUEST, parts)
+
+
+def marks(place: str) -> tuple[str, str]:
+    """The lines around what is written by machine."""
+    return f"<!-- {place}: begin -->\n", f"<!-- {place}: end -->\n"
+
+
+def _fill(folder: Path, place: str, parts: Sequence[str]) -> Path:
+    page = folder / PAGE.name
+    text = (page if page.exists() else PAGE).read_text(encoding="utf-8")
+    first, last = marks(place)
+    before, begin, rest = text.partition(first)
+    _, end, after = rest.partition(last)
+    if not begin or not end:
+        raise BenchmarkError(f"{page} has no place for figures: a line {first.strip()}, and one {last.strip()}")
+    page.write_text("\n".join([f"{before}{begin}", *parts, f"{end}{after}"]), encoding="utf-8")
     return page
 
 
-def _circumstances(measured: Circumstances) -> str:
+def _tables(found: Sequence[Row], names: Sequence[str]) -> list[str]:
+    tables = []
+    for setup, panel in groupby(found, lambda row: row.setup):
+        title = str(setup)
+        tables.append(f"### {title[0].upper()}{title[1:]}\n\n{_table(list(panel), names)}")
+    return tables
+
+
+def _circumstances(measured: Circumstances, more: Mapping[str, str] = MappingProxyType({})) -> str:
     versions = dict.fromkeys(one.version for one in measured.contenders)
     lines = {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": f"{_processor()}, {os.cpu_count()} processors, Linux {platform.release()}",
         "directory": f"on {_file_system(measured.directory)}, in the page cache",
         "versions": ", ".join([*versions, f"Python {platform.python_version()}"]),
+        **more,
         "rounds": f"{measured.rounds}, of {measured.seconds:g} s for each workload",
     }
     return "| | |\n|---|---|\n" + "".join(f"| {name} | {value} |\n" for name, value in lines.items())
 
 
 def _table(panel: Sequence[Row], names: Sequence[str]) -> str:
-    head = ["workload", *names, "system calls"]
+    has_plain = any(row.plain_us is not None for row in panel)
+    head = ["workload", *names, *(["system calls"] if has_plain else [])]
     text = f"| {' | '.join(head)} |\n|{'---|' * len(head)}\n"
     for row in panel:
         cells = [_cell(row.cells[name]) if name in row.cells else "" for name in names]
         plain = "" if row.plain_us is None else _micro(row.plain_us)
-        text += f"| {' | '.join([row.workload, *cells, plain])} |\n"
+        text += f"| {' | '.join([row.workload, *cells, *([plain] if has_plain else [])])} |\n"
     return text
 
 

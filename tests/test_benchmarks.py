@@ -248,9 +248,10 @@ def test_a_campaign_takes_turns_and_writes_its_page(program: Path, tree: Tree, t
     circumstances = report.Circumstances(2, SHORT, tree.directory, campaign.contenders)
     page = report.write(tmp_path, samples, circumstances)
     text = page.read_text()
-    before, _, rest = report.PAGE.read_text().partition(report.BEGIN)
-    assert text.startswith(before + report.BEGIN)
-    assert text.endswith(report.END + rest.partition(report.END)[2])
+    begin, end = report.marks(report.MEASURED)
+    before, _, rest = report.PAGE.read_text().partition(begin)
+    assert text.startswith(before + begin)
+    assert text.endswith(end + rest.partition(end)[2])
     assert text.count("\n| stat:1 |") == 2
     assert "| versions | hdvkit" in text
     assert "\n### One processor for both, kicks by posted message\n" in text
