@@ -27,18 +27,19 @@ SOURCE = """
 #include <unistd.h>
 #include "handler.h"
 /* Echoes what begins with 'c'. What begins with 'w' says that it is here, and waits until it is told to go on. What
- * begins with 'h' does the same once it may, in a helper; with 'd', a helper declines it after all. */
+ * begins with 'h' does the same once it may, in a helper; with 'b', both do; with 'd', a helper declines after all. */
 static int here, gate;
 static hdv_outcome answer(void *context, bool patient, const hdv_chain *chain, uint32_t *written) {
     uint8_t bytes[4096], go;
     size_t size = hdv_chain_read(chain, 0, bytes, sizeof bytes);
     uint8_t kind = size ? bytes[0] : 0;
     (void)context;
-    if ((kind == 'h' || kind == 'd') && !patient)
-        return HDV_WAITS;
-    if ((kind == 'w' || kind == 'h') && (write(here, bytes, 1) != 1 || read(gate, &go, 1) != 1))
+    bool stops = kind == 'w' || kind == 'b' || (kind == 'h' && patient);
+    if (stops && (write(here, bytes, 1) != 1 || read(gate, &go, 1) != 1))
         return HDV_DECLINED;
-    if (kind != 'c' && kind != 'w' && kind != 'h')
+    if ((kind == 'h' || kind == 'b' || kind == 'd') && !patient)
+        return HDV_WAITS;
+    if (kind != 'c' && kind != 'w' && kind != 'b' && kind != 'h')
         return HDV_DECLINED;
     *written = (uint32_t)hdv_chain_write(chain, 0, bytes, size);
     return HDV_ANSWERED;
@@ -46,7 +47,7 @@ static hdv_outcome answer(void *context, bool patient, const hdv_chain *chain, u
 static uintptr_t answer_at(void) { return (uintptr_t)answer; }
 static void wait_at(int tell, int wait) { here = tell; gate = wait; }
 """
-HELPERS, JOBS = 4, 64  # as lane_internal.h has them
+HELPERS, JOBS = 4, 16  # as lane_internal.h has them
 KINDS = pytest.mark.parametrize("packed", [False, True], ids=["split", "packed"])
 
 
@@ -195,6 +196,63 @@ async def test_removal_stops_c_first(handler: ModuleType, packed: bool) -> None:
             async with asyncio.timeout(30):
                 assert (await driver.queues[0].submit([b"c"], [1])).data == b"\xff", "what Echo refuses by"
         assert device.declined == []
+
+
+async def test_removal_while_c_makes_up_its_mind(handler: ModuleType, gate: tuple[int, int]) -> None:
+    """It had taken the request before, so it answers, in a helper."""
+    here, go = gate
+    async with hdvkit.open_host("sim", memory_mb=64, removable=False) as host:
+        device = Echoing(handler)
+        share = await host.add(device)
+        async with Guest.of(host).drive(share) as driver:
+            asked = asyncio.create_task(echoed(driver, b"b"))
+            async with asyncio.timeout(30):
+                assert await asyncio.to_thread(os.read, here, 1) == b"b"
+                removing = asyncio.create_task(host.remove(share))
+                done, _ = await asyncio.wait([removing], timeout=0.05)
+                assert not done, "C still has a chain"
+                os.write(go, b"gg")
+                await asked
+                assert await removing is hdvkit.Removal.PARKED
+        assert device.declined == []
+
+
+async def test_what_no_helper_has_begun_is_taken_back(handler: ModuleType, gate: tuple[int, int]) -> None:
+    """By Python when memory changes, by nobody when the driver resets the device."""
+    here, go = gate
+    device = Echoing(handler)
+    async with hdvkit.open_host("sim", memory_mb=64) as host:
+        share = await host.add(device)
+        async with Guest.of(host).drive(share) as driver:
+
+            async def fill() -> list[asyncio.Task[None]]:
+                asked = [asyncio.create_task(echoed(driver, b"h%d" % number)) for number in range(HELPERS + 3)]
+                async with asyncio.timeout(30):
+                    for _ in range(HELPERS):
+                        await asyncio.to_thread(os.read, here, 1)
+                await echoed(driver, b"c")  # so all of them were taken
+                return asked
+
+            asked = await fill()
+            share.slot.memory.watchers[0]()  # as when a region comes
+            async with asyncio.timeout(30):
+                await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+                while len(device.declined) < 3:  # noqa: ASYNC110 - the lane hands on, the loop answers
+                    await asyncio.sleep(0.001)
+                os.write(go, b"g" * HELPERS)
+                await asyncio.gather(*asked)
+            asked = await fill()
+            resetting = asyncio.create_task(driver.reset())
+            done, _ = await asyncio.wait([resetting], timeout=0.05)
+            assert not done, "helpers still have chains"
+            os.write(go, b"g" * HELPERS)  # and no more
+            async with asyncio.timeout(30):
+                await resetting
+            for task in asked:
+                task.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
+        assert len(device.declined) == 3
+        assert share.stats().leases == 0
 
 
 async def test_what_is_replaced_is_let_go_of_under_load(handler: ModuleType) -> None:

@@ -31,7 +31,7 @@ REMOVES = {Opcode.UNLINK}
 OPENS = {Opcode.OPEN, Opcode.FLUSH, Opcode.RELEASE}
 LISTS = {Opcode.OPENDIR, Opcode.READDIR, Opcode.READDIRPLUS, Opcode.RELEASEDIR}
 SYNCS = {Opcode.FSYNC, Opcode.FSYNCDIR}
-HOT = {Opcode.LOOKUP, *ATTRIBUTES, *MAKES, *REMOVES, *OPENS, *LISTS, *SYNCS, Opcode.READ, Opcode.WRITE}
+HOT = {Opcode.LOOKUP, Opcode.GETXATTR, *ATTRIBUTES, *MAKES, *REMOVES, *OPENS, *LISTS, *SYNCS, Opcode.READ, Opcode.WRITE}
 """All that C answers; what forgets has no answer."""
 
 CHANGES = {*MAKES, *REMOVES, Opcode.WRITE}
@@ -49,13 +49,17 @@ ALLOWED: list[tuple[dict[str, Any], set[Opcode]]] = [
     ({"xattr": False}, HOT),
     ({"locks": False}, HOT),
     ({"posix_acl": True}, HOT - MAKES),
-    ({"security_ctx": True, "xattr_rules": ("ok:security.",)}, HOT - MAKES),
+    ({"security_ctx": True, "xattr_rules": ("ok:security.",)}, HOT - MAKES - {Opcode.GETXATTR}),
+    ({"xattr_rules": ("bad:security.", "ok:")}, HOT),
     ({"writeback": True}, HOT - OPENS - {Opcode.CREATE}),
-    ({"deny": ("hidden",)}, {*ATTRIBUTES, *OPENS, Opcode.FSYNC, Opcode.READ, Opcode.WRITE}),
-    ({"allow": ("file", "victim", "new", "made")}, {*ATTRIBUTES, *OPENS, Opcode.FSYNC, Opcode.READ, Opcode.WRITE}),
-    ({"quota_bytes": 1 << 30}, {Opcode.GETATTR, Opcode.FSYNC, Opcode.READ}),
-    ({"quota_inodes": 100}, {Opcode.GETATTR, Opcode.FSYNC, Opcode.READ}),
-    ({"timeouts": ("x=5",)}, {Opcode.OPEN, Opcode.STATFS, Opcode.FSYNC, Opcode.READ, Opcode.WRITE}),
+    ({"deny": ("hidden",)}, {*ATTRIBUTES, Opcode.GETXATTR, *OPENS, Opcode.FSYNC, Opcode.READ, Opcode.WRITE}),
+    (
+        {"allow": ("file", "victim", "new", "made")},
+        {*ATTRIBUTES, Opcode.GETXATTR, *OPENS, Opcode.FSYNC, Opcode.READ, Opcode.WRITE},
+    ),
+    ({"quota_bytes": 1 << 30}, {Opcode.GETATTR, Opcode.GETXATTR, Opcode.FSYNC, Opcode.READ}),
+    ({"quota_inodes": 100}, {Opcode.GETATTR, Opcode.GETXATTR, Opcode.FSYNC, Opcode.READ}),
+    ({"timeouts": ("x=5",)}, {Opcode.OPEN, Opcode.STATFS, Opcode.GETXATTR, Opcode.FSYNC, Opcode.READ, Opcode.WRITE}),
     ({"squash": "1000:1000"}, set()),
     ({"authorize": allow}, set()),
 ]
@@ -76,7 +80,7 @@ def folder(tmp_path: Path) -> Path:
     return place
 
 
-async def use_all(client: FuseClient, *, writes: bool) -> None:
+async def use_all(client: FuseClient, *, writes: bool, rules: tuple[str, ...], xattr: bool) -> None:
     """Each request that C may answer, and what is right to answer."""
     entry = await client.lookup(ROOT_ID, "file")
     assert (await client.getattr(entry.nodeid)).attr == entry.attr
@@ -91,6 +95,8 @@ async def use_all(client: FuseClient, *, writes: bool) -> None:
         assert (await client.mkdir(ROOT_ID, "made", 0o750)).attr.mode & 0o777 == 0o750
         await client.forget(made.entry.nodeid, 1)
         await client.unlink(ROOT_ID, "victim")
+    code = errno.ENODATA if rules else errno.EOPNOTSUPP if xattr else errno.ENOSYS
+    assert await refusal(client.getxattr_size(entry.nodeid, "security.capability")) == code
     await client.fsync(entry.nodeid, opened.fh)
     await client.flush(entry.nodeid, opened.fh)
     await client.release(entry.nodeid, opened.fh)
@@ -113,7 +119,7 @@ async def test_c_answers_where_no_rule_has_a_say(folder: Path, options: dict[str
     writes = not options.get("read_only")
     (folder / "victim").touch()
     async with mounted(folder, **options) as (client, heard):
-        await use_all(client, writes=writes)
+        await use_all(client, writes=writes, rules=options.get("xattr_rules", ()), xattr=options.get("xattr", True))
         asked = HOT if writes else HOT - CHANGES
         assert heard.sent.keys() >= asked
         assert heard.by_c() == asked & allowed

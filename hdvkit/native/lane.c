@@ -52,6 +52,7 @@ void hdv_lane_stop(hdv_lane *lane) {
 
 void hdv_lane_set_memory(hdv_lane *lane, uint64_t table, const hdv_region *regions, uint32_t count) {
     pthread_mutex_lock(&lane->lock);
+    hdv_lane_hand_on_jobs(lane); /* Python holds on to what they need, and not to all that was there */
     lane->table = table;
     lane->memory = (hdv_memory){regions, count, 0};
     pthread_mutex_unlock(&lane->lock);
@@ -60,6 +61,8 @@ void hdv_lane_set_memory(hdv_lane *lane, uint64_t table, const hdv_region *regio
 void hdv_lane_set_handler(hdv_lane *lane, hdv_handler handler) {
     pthread_mutex_lock(&lane->lock);
     lane->handler = handler;
+    if (!handler.answer)
+        hdv_lane_hand_on_jobs(lane);
     pthread_mutex_unlock(&lane->lock);
 }
 
@@ -76,6 +79,7 @@ void hdv_lane_attach(hdv_lane *lane, uint32_t queue, hdv_ring *ring, uint64_t li
 void hdv_lane_detach(hdv_lane *lane, uint32_t queue) {
     pthread_mutex_lock(&lane->lock);
     hdv_lane_ignore(lane, queue);
+    hdv_lane_drop_jobs(lane, queue);
     lane->queues[queue].ring = NULL;
     pthread_mutex_unlock(&lane->lock);
 }

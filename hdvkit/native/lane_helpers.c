@@ -52,9 +52,6 @@ static void answer(hdv_lane *lane, lane_job *job) {
 
 static void *help(void *argument) {
     hdv_lane *lane = argument;
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, NULL); /* signals are the program's */
     pthread_mutex_lock(&lane->lock);
     while (!lane->stopping) {
         lane_job *job = next_job(lane);
@@ -68,6 +65,19 @@ static void *help(void *argument) {
     }
     pthread_mutex_unlock(&lane->lock);
     return NULL;
+}
+
+/* Signals are the program's, but for those that tell of a fault of the thread itself. */
+static bool start(hdv_lane *lane, pthread_t *helper) {
+    static const int FAULTS[] = {SIGBUS, SIGFPE, SIGILL, SIGSEGV};
+    sigset_t blocked, before;
+    sigfillset(&blocked);
+    for (size_t at = 0; at < sizeof FAULTS / sizeof *FAULTS; at++)
+        sigdelset(&blocked, FAULTS[at]);
+    pthread_sigmask(SIG_SETMASK, &blocked, &before); /* which the new thread begins with */
+    bool started = !pthread_create(helper, NULL, help, lane);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return started;
 }
 
 /* The chain that the thread has, without the room that it does not need. */
@@ -89,12 +99,12 @@ static bool has_helper(hdv_lane *lane) {
     for (const lane_job *job = lane->jobs; job; job = job->next)
         waiting += !job->begun;
     bool wanted = waiting > lane->idle && lane->helper_count < LANE_HELPERS;
-    if (wanted && !pthread_create(&lane->helpers[lane->helper_count], NULL, help, lane))
+    if (wanted && start(lane, &lane->helpers[lane->helper_count]))
         lane->helper_count++;
     return lane->helper_count;
 }
 
-bool hdv_lane_give_job(hdv_lane *lane, uint32_t queue, uint64_t table) {
+bool hdv_lane_give_job(hdv_lane *lane, uint32_t queue, uint64_t table, hdv_handler handler) {
     lane_job *job = lane->job_count < LANE_JOBS && has_helper(lane) ? new_job(&lane->chain) : NULL;
     if (!job)
         return false;
@@ -102,7 +112,7 @@ bool hdv_lane_give_job(hdv_lane *lane, uint32_t queue, uint64_t table) {
     job->queue = queue;
     job->life = lane->queues[queue].life;
     job->table = table;
-    job->handler = lane->handler;
+    job->handler = handler;
     lane_job **last = &lane->jobs;
     while (*last)
         last = &(*last)->next;
@@ -110,6 +120,21 @@ bool hdv_lane_give_job(hdv_lane *lane, uint32_t queue, uint64_t table) {
     lane->job_count++;
     pthread_cond_signal(&lane->more);
     return true;
+}
+
+void hdv_lane_drop_jobs(hdv_lane *lane, uint32_t queue) {
+    for (lane_job *job = lane->jobs, *next; job; job = next) {
+        next = job->next;
+        if (!job->begun && job->queue == queue)
+            drop(lane, job);
+    }
+    hdv_lane_tell_settled(lane);
+}
+
+void hdv_lane_hand_on_jobs(hdv_lane *lane) {
+    for (lane_job *job; (job = next_job(lane)); drop(lane, job))
+        hdv_lane_hand_on(lane, job->queue, &job->chain, job->table); /* its ring is there: see hdv_lane_detach */
+    hdv_lane_tell_settled(lane);
 }
 
 void hdv_lane_end_helpers(hdv_lane *lane) {

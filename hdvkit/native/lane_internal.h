@@ -7,7 +7,7 @@
 #include <pthread.h>
 
 #define LANE_HELPERS (HDV_CALLS - 1)
-#define LANE_JOBS 64
+#define LANE_JOBS 16 /* more of them are Python's, which has threads too */
 
 typedef struct {
     hdv_ring *ring; /* NULL: not ours */
@@ -75,8 +75,12 @@ void hdv_lane_give_back(hdv_lane *lane, uint32_t queue, const hdv_chain *chain, 
 
 /* Helpers: lane_helpers.c */
 
-/* Have a helper answer the chain that the thread has; false when too many wait for one. */
-bool hdv_lane_give_job(hdv_lane *lane, uint32_t queue, uint64_t table);
+/* Have a helper answer the chain that the thread has, as the thread was to; false when too many wait for one. */
+bool hdv_lane_give_job(hdv_lane *lane, uint32_t queue, uint64_t table, hdv_handler handler);
+/* Take back what no helper has begun, before things change under it: those of a queue, which goes; or all of them, which
+ * Python answers instead. */
+void hdv_lane_drop_jobs(hdv_lane *lane, uint32_t queue);
+void hdv_lane_hand_on_jobs(hdv_lane *lane);
 /* All chains up to this one are answered or handed on. */
 uint64_t hdv_lane_settled(const hdv_lane *lane);
 /* A chain was answered or handed on: whoever waits for that hears of it. */

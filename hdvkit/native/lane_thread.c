@@ -56,9 +56,9 @@ static void answer(hdv_lane *lane, uint32_t index) {
     bool ours = lane->queues[index].ring && lane->queues[index].life == life;
     if (ours && outcome == HDV_ANSWERED)
         hdv_lane_give_back(lane, index, &lane->chain, written, false);
-    else if (ours && !(outcome == HDV_WAITS && hdv_lane_give_job(lane, index, table)))
+    else if (ours && !(outcome == HDV_WAITS && hdv_lane_give_job(lane, index, table, handler)))
         hdv_lane_hand_on(lane, index, &lane->chain, table);
-    if (lane->asked && !lane->jobs)
+    if (lane->asked && hdv_lane_settled(lane) >= lane->asked)
         hdv_lane_tell_settled(lane);
 }
 

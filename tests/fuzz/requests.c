@@ -16,7 +16,7 @@
 #define ANSWER 70000
 #define LENT 32
 
-static const uint32_t OPCODES[] = {1, 2, 3, 9, 10, 14, 15, 16, 17, 18, 20, 25, 27, 28, 29, 30, 35, 42, 44};
+static const uint32_t OPCODES[] = {1, 2, 3, 9, 10, 14, 15, 16, 17, 18, 20, 22, 25, 27, 28, 29, 30, 35, 42, 44};
 static const char *const NAMES[] = {"file", "directory", "link", "fifo", "new", "made", "..", ".", "a/b", "", "nothing"};
 static uint64_t nodes[KNOWN] = {1}, handles[KNOWN];
 static size_t node_count = 1, handle_count;
@@ -59,6 +59,12 @@ static size_t a_body(uint32_t opcode, uint8_t *to) {
     case FUSE_MKDIR:
         memcpy(to, &(vf_mkdir_in){(uint32_t)fuzz_below(01000), 0}, 8);
         return 8 + add_name(to + 8);
+    case FUSE_GETXATTR:
+        memcpy(to, &(vf_getxattr_in){(uint32_t)fuzz_below(fuzz_one_in(8) ? 100000 : 300), 0}, 8);
+        if (fuzz_one_in(4))
+            return 8 + add_name(to + 8);
+        memcpy(to + 8, "security.capability", 20);
+        return 28;
     case FUSE_CREATE:
         memcpy(to, &(vf_create_in){(uint32_t)(fuzz_one_in(8) ? fuzz_next() : 0102), (uint32_t)fuzz_below(01000), 0, 0}, 16);
         return 16 + add_name(to + 16);

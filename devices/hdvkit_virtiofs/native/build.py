@@ -21,7 +21,7 @@ typedef struct {
     uint32_t entry_valid_nsec; uint32_t attr_valid_nsec;
     uint32_t max_write; uint32_t open_flags; uint32_t host_flags;
     uint32_t nodes; uint32_t files;
-    uint32_t gid;
+    uint32_t capability; uint32_t gid;
     int mount; int mount_id; int numbers;
     bool read_only; bool anybody; bool root;
 } vf_terms;

@@ -57,7 +57,8 @@ void vf_table_adopt_file(vf_table *table, vf_file *file) {
 }
 
 void vf_table_free_listing(vf_table *table, vf_listing *listing) {
-    table->listed -= listing->size;
+    /* Taken out of a table that was cleared since, it is not counted. */
+    table->listed -= listing->size < table->listed ? listing->size : table->listed;
     free(listing->bytes);
 }
 

@@ -15,7 +15,7 @@ from hdvkit_virtiofs.passthrough.files import File
 from hdvkit_virtiofs.passthrough.inodes import Inode
 from hdvkit_virtiofs.passthrough.lending import LENT
 from hdvkit_virtiofs.passthrough.linux import Passthrough
-from hdvkit_virtiofs.policy import MUTATING, innermost
+from hdvkit_virtiofs.policy import MUTATING, innermost, refusal
 from hdvkit_virtiofs.server import Server
 from hdvkit_virtiofs.watch import Taken
 
@@ -46,6 +46,8 @@ METHODS: Final[dict[Opcode, tuple[str, ...]]] = {
 
 MAKES: Final = {Opcode.MKDIR, Opcode.CREATE}
 OPENS: Final = {Opcode.OPEN, Opcode.CREATE}
+CAPABILITY: Final = b"security.capability"
+"""Guests ask for it whenever they write to a file they have not written to before."""
 
 
 def hot_path(server: Server[Any, Any]) -> NativeHandler | None:
@@ -60,7 +62,7 @@ def hot_path(server: Server[Any, Any]) -> NativeHandler | None:
         return None
     if not opcodes:
         return None
-    hot = HotPath(ffi, lib, server, operations, opcodes)
+    hot = HotPath(ffi, lib, server, operations, opcodes | {Opcode.GETXATTR})
     server.watched_by(hot)
     return hot.handler
 
@@ -92,6 +94,7 @@ class HotPath:
         self._server = server
         self._root = directory.root
         self._opcodes = opcodes
+        self._capability = refusal(server.operations, CAPABILITY)
         self._c = ffi.gc(lib.vf_share_new(), lib.vf_share_free)
         if not self._c:
             raise MemoryError
@@ -131,6 +134,7 @@ class HotPath:
                 "host_flags": lending.noatime,
                 "nodes": lending.borrowed.nodes,
                 "files": lending.borrowed.files,
+                "capability": self._capability,
                 "mount": mount,
                 "mount_id": mount_id,
                 "numbers": lending.numbers,

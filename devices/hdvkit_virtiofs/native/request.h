@@ -50,8 +50,7 @@ int vf_use_node(vf_call *call, uint64_t nodeid, uint32_t type, uint64_t *device)
 /* The last name of a node is about to go: it keeps a descriptor. False: it has none, Python has a say. */
 bool vf_hold_node(vf_call *call, uint64_t nodeid);
 int vf_use_file(vf_call *call, uint64_t fh, bool to_write);
-/* One that is a directory, or is not, however it was opened; of a file that Python opened, only what is read or written
- * here. */
+/* One that is a directory, or is not, however it was opened. */
 int vf_use_any_file(vf_call *call, uint64_t fh, bool directory);
 bool vf_knows_file(vf_call *call, uint64_t fh);
 /* Whether one more may be opened here, and the number of one that was; 0 without memory. */

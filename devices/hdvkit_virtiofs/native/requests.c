@@ -105,7 +105,7 @@ vf_entry_out vf_entry(const vf_call *call, uint64_t nodeid, const struct stat *s
     };
 }
 
-/* Two requests that are of no other kind */
+/* Three requests that are of no other kind */
 
 static bool vf_getattr(vf_call *call) {
     vf_getattr_in in;
@@ -143,7 +143,22 @@ static bool vf_statfs(vf_call *call) {
     return vf_reply(call, &out, sizeof out);
 }
 
+/* Guests ask for one attribute of each file they write to. Where the rules let no file have it, that is all there is. */
+static bool vf_getxattr(vf_call *call) {
+    vf_getxattr_in in;
+    char name[NAME_MOST + 2];
+    if (!vf_has_room(call, 0) || !vf_message_and_name(call, &in, sizeof in, name) || strcmp(name, "security.capability"))
+        return false;
+    pthread_mutex_lock(&call->share->lock);
+    bool known = vf_table_find(&call->share->table, call->header.nodeid);
+    pthread_mutex_unlock(&call->share->lock);
+    return known && call->terms.capability && vf_refuse(call, (int)call->terms.capability);
+}
+
 /* Which request is whose */
+
+/* Those that may wait; the others are never asked of two threads at a time, whatever becomes of a guest's message. */
+#define WAITING (UINT64_C(1) << FUSE_READ | UINT64_C(1) << FUSE_FSYNC | UINT64_C(1) << FUSE_FSYNCDIR)
 
 static vf_request *const REQUESTS[64] = {
     [FUSE_LOOKUP] = vf_lookup,
@@ -157,6 +172,7 @@ static vf_request *const REQUESTS[64] = {
     [FUSE_STATFS] = vf_statfs,
     [FUSE_RELEASE] = vf_release,
     [FUSE_FSYNC] = vf_fsync,
+    [FUSE_GETXATTR] = vf_getxattr,
     [FUSE_FLUSH] = vf_flush,
     [FUSE_OPENDIR] = vf_opendir,
     [FUSE_READDIR] = vf_readdir,
@@ -182,6 +198,8 @@ hdv_outcome vf_answer(void *context, bool patient, const hdv_chain *chain, uint3
         return HDV_DECLINED;
     /* Extensions of a request, and lengths that do not fit, are Python's to judge. */
     if (call.header.len != chain->readable_size || call.header.total_extlen || call.header.opcode >= 64)
+        return HDV_DECLINED;
+    if (patient && !(WAITING >> call.header.opcode & 1))
         return HDV_DECLINED;
     pthread_mutex_lock(&call.share->lock);
     call.terms = call.share->terms;

@@ -22,6 +22,7 @@ typedef struct {
     uint32_t host_flags;   /* added where files are opened to be read only */
     uint32_t nodes;        /* descriptors for nodes of ours */
     uint32_t files;        /* and for files */
+    uint32_t capability;   /* the errno of asking for this attribute of any file; 0: Python knows */
     uint32_t gid;          /* for whom files can be made: root with this group */
     int mount;             /* where files are opened by handle; -1: nowhere, and no node is ours */
     int mount_id;

@@ -80,8 +80,10 @@ bool vf_table_close(vf_table *table, int descriptor) {
 
 void vf_table_use(vf_table *table, const void *call, int descriptor, bool doomed) {
     int at = 0;
-    while (table->used[at].call)
-        at++; /* there are places enough for all calls there can be */
+    while (at < PLACES && table->used[at].call)
+        at++;
+    if (at == PLACES)
+        abort(); /* there are places enough for all calls there can be */
     table->used[at] = (vf_used){call, descriptor, doomed};
 }
 

@@ -16,6 +16,7 @@ enum {
     FUSE_STATFS = 17,
     FUSE_RELEASE = 18,
     FUSE_FSYNC = 20,
+    FUSE_GETXATTR = 22,
     FUSE_FLUSH = 25,
     FUSE_OPENDIR = 27,
     FUSE_READDIR = 28,
@@ -73,6 +74,11 @@ typedef struct {
     uint32_t size;
     uint32_t padding;
 } vf_write_out;
+
+typedef struct {
+    uint32_t size;
+    uint32_t padding;
+} vf_getxattr_in;
 
 typedef struct {
     uint64_t fh;

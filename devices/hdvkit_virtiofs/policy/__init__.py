@@ -12,7 +12,7 @@ from hdvkit_virtiofs.policy.requests import MUTATING, Policy
 from hdvkit_virtiofs.policy.rules import Rules
 from hdvkit_virtiofs.policy.timeouts import Timeouts
 from hdvkit_virtiofs.policy.visibility import Visible
-from hdvkit_virtiofs.policy.xattrs import XattrRules
+from hdvkit_virtiofs.policy.xattrs import XattrRules, refusal
 
 __all__ = [
     "MUTATING",
@@ -28,4 +28,5 @@ __all__ = [
     "Visible",
     "XattrRules",
     "innermost",
+    "refusal",
 ]

@@ -6,7 +6,7 @@ unless a rule says so.
 
 import errno
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hdvkit_virtiofs.fuse.answers import Context, Handle, Node
 from hdvkit_virtiofs.fuse.errors import FuseError
@@ -87,6 +87,14 @@ class XattrRules(Layer[Node, Handle]):
         """Return the value the name has on the host."""
         return await self.inner.getxattr(node, self._host_name(name, bad=errno.ENODATA), context)
 
+    def refusal(self, name: bytes) -> int:
+        """The errno by which ``getxattr`` refuses this name for any file, or 0."""
+        try:
+            self._host_name(name, bad=errno.ENODATA)
+        except FuseError as error:
+            return error.errno
+        return 0
+
     async def listxattr(self, node: Node, context: Context) -> Sequence[bytes]:
         """List what the guest could ask for by name, in the guest's words."""
         if self._code:
@@ -145,6 +153,15 @@ class XattrRules(Layer[Node, Handle]):
             return self._host_name(name)
         except FuseError:
             return None
+
+
+def refusal(operations: Operations[Any, Any], name: bytes) -> int:
+    """The errno that every file answers with when it is asked for this attribute; 0 where that depends."""
+    while isinstance(operations, Layer) and not isinstance(operations, XattrRules):
+        if operations.getxattr != operations.inner.getxattr:
+            return 0
+        operations = operations.inner
+    return operations.refusal(name) if isinstance(operations, XattrRules) else 0
 
 
 def parse_all(texts: Iterable[str]) -> tuple[Rule, ...]:
