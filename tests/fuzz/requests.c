@@ -148,7 +148,13 @@ static void one_request(vf_share *share) {
     chain.writable = cut(chain.segments + chain.readable, NULL, room);
     chain.writable_size = room;
     uint32_t written = 0;
-    hdv_outcome outcome = vf_answer(share, fuzz_one_in(4), &chain, &written);
+    bool patient = fuzz_one_in(4);
+    uint32_t sent; /* which may be another by now */
+    memcpy(&sent, bytes + 4, sizeof sent);
+    bool may_wait = sent == FUSE_READ || sent == FUSE_FSYNC || sent == FUSE_FSYNCDIR;
+    hdv_outcome outcome = vf_answer(share, patient, &chain, &written);
+    if (patient && !may_wait && outcome != HDV_DECLINED)
+        abort();
     if (outcome == HDV_WAITS)
         outcome = vf_answer(share, true, &chain, &written);
     if (outcome == HDV_WAITS)
