@@ -47,7 +47,7 @@ typedef struct hdv_event {
     uint32_t *regions;
     hdv_segment segments[];
 } hdv_event;
-typedef struct { uint64_t chains, taken, given, interrupts, kicks, wakeups; } hdv_lane_counters;
+typedef struct { uint64_t chains, taken, given, interrupts, kicks, wakeups, in_flight; } hdv_lane_counters;
 typedef enum { HDV_DECLINED, HDV_ANSWERED, HDV_WAITS } hdv_outcome;
 typedef struct { hdv_outcome (*answer)(void *, bool, const hdv_chain *, uint32_t *); void *context; } hdv_handler;
 typedef struct { size_t (*kicks)(void *, const uint8_t *, size_t); void *context; } hdv_listener;

@@ -126,6 +126,8 @@ hdv_lane_counters hdv_lane_read(hdv_lane *lane, uint32_t queue) {
     if (of->ring && of->kick >= 0)
         of->counters.kicks += hdv_read_event(of->kick);
     hdv_lane_counters counters = of->counters;
+    if (of->ring)
+        counters.in_flight = of->ring->in_flight;
     pthread_mutex_unlock(&lane->lock);
     return counters;
 }

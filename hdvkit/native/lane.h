@@ -35,6 +35,7 @@ typedef struct {
     uint64_t interrupts; /* sent from here */
     uint64_t kicks;      /* by the queue's eventfd, */
     uint64_t wakeups;    /* and how often they woke the thread */
+    uint64_t in_flight;  /* taken and not given back now, by whomever */
 } hdv_lane_counters;
 
 typedef struct hdv_lane hdv_lane;

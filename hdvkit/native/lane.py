@@ -288,7 +288,9 @@ class LaneRing(NativeRing):
 
     @property
     def in_flight(self) -> int:
-        """Chains the device holds; one more while C still may."""
+        """Chains the device holds, in C or in Python; of a closed ring those of Python, and one more while C may."""
+        if self._attached and not self._closed:
+            return int(lib.hdv_lane_read(self._lane.c, self.index).in_flight)
         return super().in_flight + self._letting_go
 
     def work(self) -> Work:

@@ -18,7 +18,7 @@ from hdvkit.pci.msix import Message
 from hdvkit.runtime.backend import Backend, Slot
 from hdvkit.runtime.device import VirtioDevice
 from hdvkit.runtime.doorbell import Doorbell
-from hdvkit.runtime.lanes import LaneThread, lanes_run_here
+from hdvkit.runtime.lanes import FunctionLane, LaneThread
 from hdvkit.runtime.life import Life
 from hdvkit.runtime.offer import offer
 from hdvkit.runtime.queue import Queue, Turn
@@ -75,11 +75,8 @@ class Function:
         self._tasks = tasks
         self._service = Service(self._names, self, Turn(self._loop))
         self._doorbells = [Doorbell(index, self._loop, self._waker(index)) for index in range(len(self._names))]
+        self._lane = FunctionLane(device, name, self._doorbells, lambda: self.slot)
         self._lost = lost
-        self._lane: LaneThread | None = None
-        self._ending: set[asyncio.Task[None]] = set()
-        self._of_lane: set[int] = set()
-        """Queues that it serves."""
         self._resetting = False
         self._used = False  # since the last reset
         self._forgetting = False
@@ -204,8 +201,7 @@ class Function:
         if self.state.revoked:
             return
         self._life.enter(State.PARKED)
-        if self._lane is not None:
-            await self._lane.revoke()
+        await self._lane.revoke()
         await self._service.stop(self._life.change)
         while self._forgetting:
             await self._life.change()
@@ -225,9 +221,8 @@ class Function:
             self._service.close_all()
             await self._service.stop(self._life.change)
         self._service.close_all()
-        if self._lane is not None:
-            self._end_lane()
-        await asyncio.gather(*self._ending)
+        self._lane.end()
+        await self._lane.ended()
         self._life.end(state, kind)
 
     # What the service calls
@@ -238,14 +233,8 @@ class Function:
 
     def lane(self) -> LaneThread | None:
         """The thread that serves the queues, if the device has a handler in C and this is a place for one."""
-        if self._lane is None and not self.state.revoked and not self._observers.watch_completed:
-            memory = self.slot.memory
-            if lanes_run_here(memory) and (handler := self.device.native_handler()) is not None:
-                try:
-                    self._lane = LaneThread(memory, handler, self.name)
-                except OSError as error:
-                    log.warning("%s is served by Python: %s", self.name, error)
-        return self._lane
+        may_begin = not self.state.revoked and not self._observers.watch_completed
+        return self._lane.begin() if may_begin else self._lane.thread
 
     def serving(self, index: int, active: bool) -> None:
         """A queue that is served wants its doorbell; refused ones arrive as trapped writes."""
@@ -255,28 +244,11 @@ class Function:
             self.slot.doorbell(doorbell)
         else:
             self.slot.dismiss(doorbell)
-            if index in self._of_lane:
-                self._of_lane.discard(index)
-                self._tell_of_lane()
+            self._lane.dismiss(index)
 
     def kick_descriptor(self, index: int) -> int:
         """An eventfd that kicks of a queue of the lane are written to; -1 where there is none."""
-        self._of_lane.add(index)
-        self._tell_of_lane()
-        return self.slot.kick_descriptor(self._doorbells[index])
-
-    def _end_lane(self) -> None:
-        """No ring is attached to it any more; the next driver gets another one."""
-        if self._lane is not None:
-            self.slot.served_by(None, ())
-            task = asyncio.create_task(self._lane.aclose(), name=f"end the lane of {self.name}")
-            self._ending.add(task)
-            task.add_done_callback(self._ending.discard)
-            self._lane = None
-
-    def _tell_of_lane(self) -> None:
-        if self._lane is not None:
-            self.slot.served_by(self._lane, [self._doorbells[index] for index in sorted(self._of_lane)])
+        return self._lane.serve(index)
 
     def call_descriptor(self, index: int) -> int:
         """An eventfd that interrupts the driver for a queue; -1 where there is none."""
@@ -396,7 +368,7 @@ class Function:
 
     def _finish_reset(self) -> None:
         used, self._used = self._used, False
-        self._end_lane()
+        self._lane.end()
         self._resets += 1
         if not self.state.revoked:
             self._life.enter(State.ATTACHED)
