@@ -11,6 +11,7 @@ from hdvkit.opening import open_host
 from hdvkit.plugins import Plugins
 from hdvkit.runtime import (
     DeviceHost,
+    Finding,
     Function,
     FunctionStats,
     Queue,
@@ -27,6 +28,7 @@ __all__ = [
     "DeviceType",
     "Event",
     "EventKind",
+    "Finding",
     "Function",
     "FunctionStats",
     "GuestError",

@@ -7,20 +7,20 @@ from importlib import metadata
 
 from hdvkit.native import native
 from hdvkit.plugins import Plugins
-from hdvkit.runtime import Backend, Finding
+from hdvkit.runtime import Finding
 
 
 def check(host: str | None, plugins: Plugins) -> list[Finding]:
-    """Look at what hdvkit needs everywhere and, for one or all host kinds, at what the kind itself looks at.
+    """Look at what hdvkit needs everywhere, and at what each device and, of one or all, each host kind looks at itself.
 
     Raises:
         UsageError: There is no such host kind.
     """
     findings = [_python(), *_packages(), _rings(), *_plugins(plugins)]
-    kinds = [host] if host is not None else sorted(plugins.hosts)
-    for kind in kinds:
-        ask: Callable[[], Sequence[Finding]] = getattr(plugins.host(kind), "check", Backend.check)
-        findings += ask() or [Finding(f"host {kind}", "needs nothing more", good=True)]
+    for one in plugins.devices.values():
+        findings += _asked(one.factory)
+    for kind in [host] if host is not None else sorted(plugins.hosts):
+        findings += _asked(plugins.host(kind)) or [Finding(f"host {kind}", "needs nothing more", good=True)]
     return findings
 
 
@@ -36,6 +36,12 @@ def _packages() -> list[Finding]:
 
 def _rings() -> Finding:
     return Finding("rings", native().reason, good=True)
+
+
+def _asked(factory: Callable[..., object]) -> Sequence[Finding]:
+    """A factory may be a function, and a device need not have anything to look at."""
+    check: Callable[[], Sequence[Finding]] | None = getattr(factory, "check", None)
+    return check() if check else ()
 
 
 def _plugins(plugins: Plugins) -> list[Finding]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
+from hdvkit.native import native
 from hdvkit.observe import Observer
 from hdvkit.options import build
 from hdvkit.plugins import Plugins
@@ -20,9 +21,11 @@ def open_host(
         options: The options of the host kind.
 
     Raises:
-        UsageError: Unknown kind or bad options; at once, not when it is awaited.
+        UsageError: Unknown kind, bad options, or HDVKIT_NATIVE asks for what is not there; at once, not when it is
+            awaited.
         HostError: The platform refused, when it is awaited.
     """
+    native()  # C may be insisted on, and missing
     plugins = plugins or Plugins.load()
     backend = build(plugins.host(kind), options, f"host {kind}")
 

@@ -132,8 +132,33 @@ def test_a_broken_plugin_is_named_with_its_traceback_and_harms_nobody(
 def test_check_says_what_this_machine_can_do(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("check", "sim", "--json") == 0
     findings = printed(capsys)
-    assert {"Python", "hdvkit", "host sim"} <= {str(one["what"]) for one in findings}
+    assert {"Python", "hdvkit", "rings", "requests of virtiofs", "host sim"} <= {str(one["what"]) for one in findings}
     assert all(one["good"] for one in findings)
+
+
+def test_check_says_of_each_part_whether_it_is_in_c(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HDVKIT_NATIVE", "0")
+    assert run("check", "sim", "--json") == 0
+    found = {str(one["what"]): one["found"] for one in printed(capsys)}
+    assert found["rings"] == "HDVKIT_NATIVE=0 asks for Python"
+    if sys.platform == "linux":
+        assert found["requests of virtiofs"] == "HDVKIT_NATIVE=0 asks for Python"
+
+
+@pytest.mark.parametrize("module", ["hdvkit.native._native", "hdvkit_virtiofs.native._hot"])
+@pytest.mark.skipif(sys.platform != "linux", reason="the C of virtio-fs is for Linux")
+def test_c_that_is_insisted_on_is_all_there(
+    module: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HDVKIT_NATIVE", "1")
+    monkeypatch.setitem(sys.modules, module, None)  # as if it were not built
+    for words in (("check", "sim"), ("run", "sim", f"virtiofs:source={tmp_path},tag=t")):
+        assert run(*words) == 2
+        said = capsys.readouterr().err
+        assert "HDVKIT_NATIVE=1 asks for C, which was not built" in said
+        assert module.rpartition(".")[2] in said or module in said
 
 
 @shares_directories

@@ -2,14 +2,14 @@
 
 import errno
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
 
 import hdvkit
-from hdvkit import Chain, Queue, UsageError, VirtioDevice
+from hdvkit import Chain, Finding, Queue, UsageError, VirtioDevice
 from hdvkit.native import NativeHandler
 from hdvkit.virtio import DeviceType
 from hdvkit_virtiofs import flags, options
@@ -17,7 +17,7 @@ from hdvkit_virtiofs.cache import RULES, Cache
 from hdvkit_virtiofs.fuse import BrokenRequest, Session, decode_header, replies, takes_reply
 from hdvkit_virtiofs.fuse.spec import MAX_MAX_WRITE, MIN_MAX_WRITE, OpenReply
 from hdvkit_virtiofs.handlers import HANDLERS
-from hdvkit_virtiofs.native import hot_path
+from hdvkit_virtiofs.native import hot_path, requests
 from hdvkit_virtiofs.operations import Operations
 from hdvkit_virtiofs.passthrough import Passthrough
 from hdvkit_virtiofs.policy import Authorize, Policy, Rules, innermost
@@ -154,6 +154,7 @@ class VirtioFs(VirtioDevice):
 
     def __attrs_post_init__(self) -> None:
         """Open the source, so that a missing directory is the adder's error and not the guest's."""
+        requests()  # that C is insisted on and missing is theirs, too
         if contradiction := self._contradiction():
             raise UsageError(f"options of device virtiofs contradict each other: {contradiction}")
         if other := self._of_other_hosts():
@@ -170,6 +171,11 @@ class VirtioFs(VirtioDevice):
         wanted = flags.wanted(operations.init_flags, self.cache, self.writeback)
         session = Session(wanted, self.max_write, self.max_write, request_timeout=self.request_timeout)
         self.server = Server(operations, session, Policy(read_only=self.read_only), times, HANDLERS)
+
+    @staticmethod
+    def check() -> Sequence[Finding]:
+        """Look whether the frequent requests are answered in C."""
+        return [Finding("requests of virtiofs", requests().reason, good=True)]
 
     def _contradiction(self) -> str | None:
         """What one option asks for and another takes back. Options that merely have nothing to do do not count."""

@@ -1,4 +1,4 @@
-"""Which rings are used: those in C where they can be, those in Python everywhere else. One table."""
+"""What is C's: rings where they can be, and what devices and hosts have in C; all else is Python's. One table."""
 
 import importlib
 import os
@@ -12,6 +12,7 @@ from hdvkit.virtio import Feature, PackedRing, Ring, RingAddresses, SplitRing
 
 VARIABLE: Final = "HDVKIT_NATIVE"
 """Environment: 0 for Python, 1 to insist on C, unset or empty for C where it was built."""
+RINGS: Final = "hdvkit.native._native"
 
 
 class NativeHandler(NamedTuple):
@@ -36,8 +37,10 @@ class Native:
     reason: str
 
 
-def native() -> Native:
-    """Whether rings are C's. Looked up anew each time, so that tests may change their mind.
+def native(module: str = RINGS) -> Native:
+    """Whether a module in C is used, that of the rings or one of a device or a host kind.
+
+    Looked up anew each time, so that tests may change their mind.
 
     Raises:
         UsageError: C was insisted on and not built, or the variable says something else.
@@ -48,15 +51,14 @@ def native() -> Native:
     if wanted == "0":
         return Native(False, f"{VARIABLE}=0 asks for Python")
     try:
-        importlib.import_module("hdvkit.native._native")
+        importlib.import_module(module)
     except ImportError as error:
         if wanted == "1":
             raise UsageError(
-                f"{VARIABLE}=1 asks for the rings in C, which were not built ({error}): install a C compiler and "
-                "install hdvkit again"
+                f"{VARIABLE}=1 asks for C, which was not built ({error}): install a C compiler and install hdvkit again"
             ) from error
-        return Native(False, f"the rings in C were not built ({error})")
-    return Native(True, "the rings in C are used")
+        return Native(False, f"in Python, for C was not built ({error})")
+    return Native(True, "in C")
 
 
 def suits(memory: Memory, addresses: RingAddresses, size: int, *, packed: bool) -> bool:

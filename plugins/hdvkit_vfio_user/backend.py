@@ -9,8 +9,10 @@ import attrs
 
 import hdvkit
 from hdvkit import HostError, UsageError
+from hdvkit.native import native
 from hdvkit.runtime import Backend, Finding, Function, Slot
 from hdvkit_vfio_user import qemu
+from hdvkit_vfio_user.native import MODULE
 
 
 @attrs.define(eq=False)
@@ -35,12 +37,13 @@ class VfioUserBackend(Backend):
     @classmethod
     def check(cls) -> Sequence[Finding]:
         """Look for a QEMU that speaks the protocol."""
-        return [_linux(), qemu.finding()]
+        return [_linux(), qemu.finding(), Finding("kicks of vfio-user", native(MODULE).reason, good=True)]
 
     async def open(self) -> None:
         """Look at the directory; machines connect to each device by themselves."""
         if not _linux().good:
             raise HostError(f"the host kind vfio-user needs Linux; this is {sys.platform}")
+        native(MODULE)  # raises where it is insisted on and missing
         if not self.directory.is_dir():
             raise HostError(f"{str(self.directory)!r} is no directory; make it, it will hold the sockets")
         if not os.access(self.directory, os.W_OK | os.X_OK):

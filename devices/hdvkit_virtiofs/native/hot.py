@@ -7,7 +7,7 @@ directory itself.
 from collections.abc import Callable
 from typing import Any, Final
 
-from hdvkit.native import NativeHandler
+from hdvkit.native import NativeHandler, native
 from hdvkit_virtiofs.fuse import Session, replies
 from hdvkit_virtiofs.fuse.spec import Opcode
 from hdvkit_virtiofs.operations import Operations
@@ -44,6 +44,7 @@ METHODS: Final[dict[Opcode, tuple[str, ...]]] = {
 }
 """What C can answer, and whose methods it does that instead of."""
 
+MODULE: Final = "hdvkit_virtiofs.native._hot"
 MAKES: Final = {Opcode.MKDIR, Opcode.CREATE}
 OPENS: Final = {Opcode.OPEN, Opcode.CREATE}
 CAPABILITY: Final = b"security.capability"
@@ -56,12 +57,10 @@ def hot_path(server: Server[Any, Any]) -> NativeHandler | None:
     if type(operations) is not Passthrough:
         return None
     opcodes = _opcodes(server, operations)
-    try:
-        from hdvkit_virtiofs.native._hot import ffi, lib
-    except ImportError:
+    if not opcodes or not native(MODULE).used:
         return None
-    if not opcodes:
-        return None
+    from hdvkit_virtiofs.native._hot import ffi, lib  # only where it was built
+
     hot = HotPath(ffi, lib, server, operations, opcodes | {Opcode.GETXATTR})
     server.watched_by(hot)
     return hot.handler

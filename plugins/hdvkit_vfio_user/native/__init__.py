@@ -1,13 +1,15 @@
 """Kicks that come as messages, told from others in C. Where it was not built, Python reads them all."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
-from hdvkit.native import NativeListener
+from hdvkit.native import NativeListener, native
 from hdvkit.runtime import Doorbell
 from hdvkit_vfio_user.protocol.spec import Region
+
+MODULE: Final = "hdvkit_vfio_user.native._kicks"
 
 
 @attrs.frozen
@@ -20,10 +22,10 @@ class PostedKicks:
 
 def posted_kicks(doorbells: Sequence[Doorbell], wanted: Sequence[Doorbell]) -> PostedKicks | None:
     """What tells the kicks of those ``wanted`` of all doorbells of a device; None where it was not built."""
-    try:
-        from hdvkit_vfio_user.native._kicks import ffi, lib
-    except ImportError:
+    if not native(MODULE).used:
         return None
+    from hdvkit_vfio_user.native._kicks import ffi, lib  # only where it was built
+
     step = doorbells[1].offset - doorbells[0].offset if len(doorbells) > 1 else 0
     kicks = ffi.new(
         "vu_kicks *",
