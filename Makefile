@@ -45,7 +45,7 @@ windows: $(READY)
 
 # The same work in guests before hdvkit and before virtiofsd, into docs/performance.md.
 e2e-bench: vm
-	PYTHONPATH=tools $(BIN)/python -m benchmarks.in_guest
+	PYTHONPATH=tools $(BIN)/python -m benchmarks.in_guest --output docs
 
 # A shell in a virtual machine that shares DIRECTORY with us; SCRIPT runs instead of the shell.
 demo-vm: export SCRIPT := $(SCRIPT)
@@ -64,7 +64,7 @@ fuzz:
 
 # Operations a second and processor time, beside virtiofsd and system calls, into docs/performance.md.
 bench: $(READY)
-	PYTHONPATH=tools $(BIN)/python -m benchmarks
+	PYTHONPATH=tools $(BIN)/python -m benchmarks --output docs
 
 lint: $(READY)
 	$(BIN)/ruff check .

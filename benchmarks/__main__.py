@@ -1,20 +1,21 @@
-"""``python -m benchmarks``: words in, a page out. Errors are one sentence on stderr and exit code 1."""
+"""``python -m benchmarks``: words in, tables or a page out. Errors are one sentence on stderr and exit code 1."""
 
 import json
+import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
 import click
 from hdvkit_vm.cache import default_folder
-from hdvkit_vm.errors import VmError
 
-from benchmarks import report, run, servers
+from benchmarks import command, report, run
 from benchmarks.build import load_program
 from benchmarks.campaign import KICKS, Campaign, Sample, Setup
 from benchmarks.errors import BenchmarkError
-from benchmarks.placement import Place
+from benchmarks.placement import Place, possible
 
 ENTRIES, MIB = 1000, 256
 PLACES = [place.value for place in Place]
@@ -24,10 +25,10 @@ PLACES = [place.value for place in Place]
 @click.option("--rounds", default=5, type=click.IntRange(1), help="How often everything is measured.")
 @click.option("--seconds", default=0.5, type=click.FloatRange(0.01), help="Length of one workload.")
 @click.option("--workload", "chosen", multiple=True, help="Only this one: stat, or stat:8 for one depth.")
-@click.option("--place", "places", multiple=True, type=click.Choice(PLACES), default=PLACES, help="Where.")
+@click.option("--place", "places", multiple=True, type=click.Choice(PLACES), default=possible, help="Where.")
 @click.option("--kick", "kicks", multiple=True, type=click.Choice(KICKS), default=["ioeventfd", "posted"], help="How.")
-@click.option("--server", "names", multiple=True, type=click.Choice(servers.NAMES), default=servers.NAMES, help="Whom.")
-@click.option("--output", default=report.PAGE.parent, type=click.Path(path_type=Path), help="Folder of the page.")
+@command.SERVER
+@command.OUTPUT
 @click.option("--samples", type=click.Path(path_type=Path), help="Write every figure here too, one object a line.")
 @click.option("--directory", type=click.Path(path_type=Path), help="Make the files here, on the disk to be measured.")
 def cli(
@@ -37,27 +38,26 @@ def cli(
     places: Sequence[str],
     kicks: Sequence[str],
     names: Sequence[str],
-    output: Path,
+    output: Path | None,
     samples: Path | None,
     directory: Path | None,
 ) -> None:
-    """Measure virtio-fs servers side by side, and write docs/performance.md anew."""
+    """Measure virtio-fs servers side by side."""
     program = load_program()
     wanted = _wanted(chosen, run.workloads(program))
     setups = [Setup(Place(place), kick) for place in places for kick in kicks]
-    contenders = servers.contenders(names, _tell)
-    if not contenders:
-        raise BenchmarkError("there is nothing to measure: take another --server")
-    output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="bench-tree-", dir=directory or default_folder()) as made:
+    contenders = command.contenders(names)
+    if output:
+        report.around(output, report.MEASURED)  # raises now, and not in the end
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-tree-", dir=directory or default_folder()) as made,
+        _noted(samples or Path(os.devnull)) as note,
+    ):
         tree = run.Tree(Path(made), ENTRIES, MIB)
         run.make_tree(program, tree)
-        campaign = Campaign(program, tree, contenders, setups, wanted, rounds, seconds)
-        found = campaign.run(_tell)
-        if samples:
-            samples.write_text("".join(f"{_as_json(one)}\n" for one in found))
-        page = report.write(output, found, report.Circumstances(rounds, seconds, tree.directory, contenders))
-    click.echo(str(page))
+        found = Campaign(program, tree, contenders, setups, wanted, rounds, seconds).run(command.tell, note)
+        content = report.text(found, report.Circumstances(rounds, seconds, tree.directory, contenders))
+    click.echo(str(report.write(output, report.MEASURED, content, found)) if output else content)
 
 
 def _wanted(chosen: Sequence[str], known: Sequence[str]) -> list[str]:
@@ -68,22 +68,12 @@ def _wanted(chosen: Sequence[str], known: Sequence[str]) -> list[str]:
     return [one for one in known if not chosen or one in chosen or one.partition(":")[0] in chosen]
 
 
-def _as_json(sample: Sample) -> str:
-    return json.dumps(attrs.asdict(sample))
-
-
-def _tell(line: str) -> None:
-    click.echo(f"{line} …", err=True)
-
-
-def main() -> None:
-    """Run, and turn what is raised into a sentence."""
-    try:
-        cli.main(prog_name="python -m benchmarks")
-    except (BenchmarkError, VmError, OSError) as error:
-        click.echo(f"Error: {error}", err=True)
-        raise SystemExit(1) from None
+@contextmanager
+def _noted(path: Path) -> Iterator[Callable[[Sample], None]]:
+    """Write each sample as it comes, one object a line."""
+    with path.open("w", encoding="utf-8", buffering=1) as file:
+        yield lambda sample: print(json.dumps(attrs.asdict(sample)), file=file)
 
 
 if __name__ == "__main__":
-    main()
+    command.main(cli, "python -m benchmarks")

@@ -55,7 +55,10 @@ def _compile(command: list[str], folder: Path, program: Path) -> None:
     sources = sorted(folder.glob("*.c"))
     done = subprocess.run((*command, "-o", program, *sources), capture_output=True, text=True)
     if done.returncode:
-        raise BenchmarkError(f"what makes load does not compile: {done.stderr.strip()[:2000]}")
+        raise BenchmarkError(
+            f"what makes load does not compile; it needs the C library's headers and, for guests, its static form "
+            f"(Debian's libc6-dev has both): {done.stderr.strip()[:2000]}"
+        )
 
 
 def _digest(command: list[str], folder: Path) -> str:

@@ -1,12 +1,11 @@
 """All workloads against all servers, in turns: what is compared is measured within seconds. Blocking."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from pathlib import Path
 
 import attrs
 from hdvkit_vm.fetch import Tell
 
-from benchmarks.errors import BenchmarkError
 from benchmarks.placement import Place, processors
 from benchmarks.run import Figures, Tree, measure
 from benchmarks.servers import Contender, serving
@@ -40,6 +39,13 @@ class Sample:
     figures: Figures
 
 
+def in_turn(contenders: Sequence[Contender], *turns: int) -> list[Contender]:
+    """An order for each turn: another one begins, and none always comes after the same."""
+    first = turns[0] % len(contenders)
+    order = [*contenders[first:], *contenders[:first]]
+    return order if sum(turns) % 2 == 0 else order[::-1]
+
+
 @attrs.frozen
 class Campaign:
     """What is to be measured, and how long."""
@@ -52,30 +58,35 @@ class Campaign:
     rounds: int
     seconds: float
 
-    def run(self, tell: Tell) -> list[Sample]:
-        """Measure everything.
+    def run(self, tell: Tell, measured: Callable[[Sample], None] = lambda sample: None) -> list[Sample]:
+        """Measure everything; ``measured`` hears of each run, for what is interrupted returns nothing.
 
         Raises:
             WrongAnswer: A server gave one.
             BenchmarkError: Something cannot be measured here.
         """
         samples = []
+        for setup in self.setups:
+            processors(setup.place)  # raises now, and not in the middle
         for number in range(self.rounds):
             for setup in self.setups:
                 tell(f"round {number + 1} of {self.rounds}: {setup}")
-                samples += self._plain(setup, number)
-                for workload in self.workloads:
-                    # Another one begins each time, so that none always comes after the same.
-                    for turn in range(len(self.contenders)):
-                        contender = self.contenders[(turn + number) % len(self.contenders)]
-                        samples += self._served(setup, contender, workload, number)
+                for sample in self._round(setup, number):
+                    measured(sample)
+                    samples.append(sample)
         return samples
+
+    def _round(self, setup: Setup, number: int) -> Iterator[Sample]:
+        yield from self._plain(setup, number)
+        for turn, workload in enumerate(self.workloads):
+            for contender in in_turn(self.contenders, number, turn):
+                yield from self._served(setup, contender, workload, number)
 
     def _served(self, setup: Setup, contender: Contender, workload: str, number: int) -> list[Sample]:
         guest, server = processors(setup.place)
         with serving(contender, self.tree.directory, server) as served:
             arguments = [f"--{contender.transport}={served.socket}", f"--kick={contender.kick(setup.kick)}"]
-            try:
+            with served.blamed(f"{contender.name}, {workload}, {setup}"):
                 figures = measure(
                     self.program,
                     arguments,
@@ -85,9 +96,6 @@ class Campaign:
                     on=guest,
                     check=served.check,
                 )
-            except BenchmarkError as error:
-                served.check()  # its end is the better reason
-                raise type(error)(f"{contender.name}, {workload}, {setup}: {error}") from error
         return [Sample(setup, contender.name, number, one) for one in figures]
 
     def _plain(self, setup: Setup, number: int) -> list[Sample]:

@@ -24,8 +24,6 @@ class Cell:
     rate: float
     unit: str
     cpu_us: float
-    p50_us: float
-    p99_us: float
     ratio: Ratio | None = None
 
 
@@ -72,8 +70,6 @@ def _cell(runs: Sequence[Sample], ratio: Ratio | None) -> Cell:
         rate=median(one.rate for one in figures),
         unit=figures[0].unit,
         cpu_us=median(_cpu(one) for one in runs),
-        p50_us=median(one.p50_us for one in figures),
-        p99_us=median(one.p99_us for one in figures),
         ratio=ratio,
     )
 

@@ -14,12 +14,11 @@ import attrs
 import click
 from hdvkit_vm import Assets, VirtualMachine, prepare
 from hdvkit_vm.cache import default_folder
-from hdvkit_vm.errors import VmError
 from hdvkit_vm.provision import GUESTS
 
-from benchmarks import report, servers
+from benchmarks import command, report, servers
 from benchmarks.build import guest_program
-from benchmarks.campaign import Sample
+from benchmarks.campaign import Sample, in_turn
 from benchmarks.errors import BenchmarkError
 from benchmarks.placement import everywhere
 from benchmarks.run import Figures
@@ -28,6 +27,8 @@ from benchmarks.servers import TAG, Contender, Server
 NAMES, MIB = 200, 16
 WORKS = ("stat", "openclose", "list", "create", "read4k", "write4k", "read1m", "write1m", "commit")
 SHARE, PROGRAM = "/share", "/work"
+QUEUE_SIZE = 1024
+"""Places in each queue, as hdvkit's devices have; with QEMU's own default of 128, Linux cuts 1 MiB into pieces."""
 LISTEN_SECONDS = 30.0
 
 
@@ -46,25 +47,26 @@ class Kernel:
 @click.option("--seconds", default=1.0, type=click.FloatRange(0.01), help="Length of one kind of work.")
 @click.option("--guest", "guests", multiple=True, type=click.Choice(GUESTS), default=GUESTS, help="Kernels.")
 @click.option("--work", "works", multiple=True, type=click.Choice(WORKS), default=WORKS, help="Kinds of work.")
-@click.option("--server", "names", multiple=True, type=click.Choice(servers.NAMES), default=servers.NAMES, help="Whom.")
-@click.option("--output", default=report.PAGE.parent, type=click.Path(path_type=Path), help="Folder of the page.")
+@command.SERVER
+@command.OUTPUT
 def cli(
-    rounds: int, seconds: float, guests: Sequence[str], works: Sequence[str], names: Sequence[str], output: Path
+    rounds: int, seconds: float, guests: Sequence[str], works: Sequence[str], names: Sequence[str], output: Path | None
 ) -> None:
-    """Measure virtio-fs servers in front of guests, and write that part of docs/performance.md anew."""
+    """Measure virtio-fs servers in front of guests."""
     program = guest_program().read_bytes()
-    assets = prepare(tell=_tell)
-    contenders = servers.contenders(names, _tell)
-    if not contenders:
-        raise BenchmarkError("there is nothing to measure: take another --server")
-    output.mkdir(parents=True, exist_ok=True)
+    assets = prepare(tell=command.tell)
+    contenders = command.contenders(names)
+    if output:
+        report.around(output, report.IN_GUEST)  # raises now, and not in the end
     with tempfile.TemporaryDirectory(prefix="bench-tree-", dir=default_folder()) as made:
         tree = Path(made)
         make_tree(tree)
-        campaign = InGuest(program, assets, tree, contenders, guests, works, rounds, seconds)
-        found = asyncio.run(campaign.run())
-        page = report.write_in_guest(output, found, report.Circumstances(rounds, seconds, tree, contenders), assets)
-    click.echo(str(page))
+        found = asyncio.run(InGuest(program, assets, tree, contenders, guests, works, rounds, seconds).run())
+        circumstances = report.Circumstances(rounds, seconds, tree, contenders)
+        content = report.text(
+            found, circumstances, {"qemu": f"{assets.lock.parts['qemu'].facts['version']}, {assets.accel}"}
+        )
+    click.echo(str(report.write(output, report.IN_GUEST, content, found)) if output else content)
 
 
 def make_tree(tree: Path) -> None:
@@ -97,29 +99,33 @@ class InGuest:
         """
         samples = []
         for number in range(self.rounds):
-            for guest in self.guests:
-                for turn in range(len(self.contenders)):
-                    contender = self.contenders[(turn + number) % len(self.contenders)]
-                    _tell(f"round {number + 1} of {self.rounds}: {contender.name}, {guest}")
+            for turn, guest in enumerate(self.guests):
+                for contender in in_turn(self.contenders, number, turn):
+                    command.tell(f"round {number + 1} of {self.rounds}: {contender.name}, {guest}")
                     samples += await self._booted(contender, guest, number)
         return samples
 
     async def _booted(self, contender: Contender, guest: str, number: int) -> list[Sample]:
-        with servers.serving(contender, self.tree, everywhere()) as server:
+        with (
+            servers.serving(contender, self.tree, everywhere()) as server,
+            server.blamed(f"{contender.name}, guest {guest}"),
+        ):
             await _listening(server)
-            vhost = contender.transport == "vhost-user"
-            machine = VirtualMachine(
-                guest,
-                sockets=[] if vhost else [server.socket],
-                arguments=vhost_user(server.socket) if vhost else (),
-                files={PROGRAM: self.program},
-                assets=self.assets,
-            )
-            async with machine as vm:
+            async with self._machine(contender, guest, server) as vm:
                 await vm.run(f"mkdir -p {SHARE} && mount -t virtiofs {TAG} {SHARE}")
                 setup = Kernel(self.assets.guest(guest).release)
                 figures = [await self._work(vm, server, work) for work in self.works]
         return [Sample(setup, contender.name, number, one) for one in figures]
+
+    def _machine(self, contender: Contender, guest: str, server: Server) -> VirtualMachine:
+        vhost = contender.transport == "vhost-user"
+        return VirtualMachine(
+            guest,
+            sockets=[] if vhost else [server.socket],
+            arguments=vhost_user(server.socket) if vhost else (),
+            files={PROGRAM: self.program},
+            assets=self.assets,
+        )
 
     async def _work(self, vm: VirtualMachine, server: Server, work: str) -> Figures:
         before = server.cpu_seconds()
@@ -136,30 +142,20 @@ def vhost_user(socket: Path) -> list[str]:
         "-chardev",
         f"socket,id=fs,path={socket}",
         "-device",
-        f"vhost-user-fs-pci,chardev=fs,tag={TAG}",
+        f"vhost-user-fs-pci,chardev=fs,tag={TAG},queue-size={QUEUE_SIZE}",
     ]
 
 
 async def _listening(server: Server) -> None:
     """QEMU connects once, when it starts."""
-    async with asyncio.timeout(LISTEN_SECONDS):
-        while not server.socket.exists():
-            server.check()
-            await asyncio.sleep(0.02)
-
-
-def _tell(line: str) -> None:
-    click.echo(f"{line} …", err=True)
-
-
-def main() -> None:
-    """Run, and turn what is raised into a sentence."""
     try:
-        cli.main(prog_name="python -m benchmarks.in_guest")
-    except (BenchmarkError, VmError, OSError) as error:
-        click.echo(f"Error: {error}", err=True)
-        raise SystemExit(1) from None
+        async with asyncio.timeout(LISTEN_SECONDS):
+            while not server.socket.exists():
+                server.check()
+                await asyncio.sleep(0.02)
+    except TimeoutError as error:
+        raise BenchmarkError(f"the server does not listen after {LISTEN_SECONDS:.0f} s") from error
 
 
 if __name__ == "__main__":
-    main()
+    command.main(cli, "python -m benchmarks.in_guest")

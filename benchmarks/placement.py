@@ -22,6 +22,11 @@ class Place(StrEnum):
         return "one processor for both" if self is Place.SAME else "two processors"
 
 
+def possible() -> list[str]:
+    """The places that there are processors for."""
+    return [place.value for place in Place if place is Place.SAME or len(os.sched_getaffinity(0)) > 1]
+
+
 def processors(place: Place) -> tuple[Set[int], Set[int]]:
     """Those of the guest, and those of the server.
 
@@ -32,7 +37,7 @@ def processors(place: Place) -> tuple[Set[int], Set[int]]:
     if place is Place.SAME:
         return {ours[-1]}, {ours[-1]}
     if len(ours) < 2:
-        raise BenchmarkError(f"this process may use one processor only: leave out --place {place}")
+        raise BenchmarkError(f"this process may use one processor only: take --place {Place.SAME}")
     return {ours[0]}, {ours[0], ours[-1]}
 
 

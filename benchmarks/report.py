@@ -9,7 +9,6 @@ from pathlib import Path
 from types import MappingProxyType
 
 import attrs
-from hdvkit_vm import Assets
 
 from benchmarks.campaign import Sample
 from benchmarks.errors import BenchmarkError
@@ -20,6 +19,7 @@ from benchmarks.servers import Contender
 PAGE = Path(__file__).parent.parent / "docs/performance.md"
 MEASURED, IN_GUEST = "measured", "in a guest"
 PICTURE = "performance.svg"
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @attrs.frozen
@@ -32,34 +32,34 @@ class Circumstances:
     contenders: Sequence[Contender]
 
 
-def write(folder: Path, samples: Sequence[Sample], circumstances: Circumstances) -> Path:
-    """Write page and picture into ``folder``, and return the page. What it says besides figures is the docs'.
+def text(samples: Sequence[Sample], circumstances: Circumstances, more: Mapping[str, str] = NOTHING) -> str:
+    """What was measured, and where: two columns of circumstances, then a table for each set-up."""
+    return "\n".join([_circumstances(circumstances, more), *_tables(rows(samples), contenders(samples))])
+
+
+def write(folder: Path, place: str, content: str, samples: Sequence[Sample]) -> Path:
+    """Write ``content`` into that place of the page in ``folder``, with a picture, and return the page.
+
+    What it says besides is the docs'.
 
     Raises:
-        BenchmarkError: The docs' page has no marks.
+        BenchmarkError: The page has no such place.
     """
-    found = rows(samples)
     names = contenders(samples)
-    parts = [_circumstances(circumstances)]
-    if len(names) > 1:
-        (folder / PICTURE).write_text(svg(found, names[0]), encoding="utf-8")
-        parts.append(f"![Requests a second, as multiples of those of {names[0]}]({PICTURE})\n")
-    return _fill(folder, MEASURED, [*parts, *_tables(found, names)])
+    if place == MEASURED and len(names) > 1:
+        (folder / PICTURE).write_text(svg(rows(samples), names[0]), encoding="utf-8")
+        content = f"![Requests a second, as multiples of those of {names[0]}]({PICTURE})\n\n{content}"
+    page, (before, after) = folder / PAGE.name, around(folder, place)
+    page.write_text(f"{before}\n{content}\n{after}", encoding="utf-8")
+    return page
 
 
-def write_in_guest(folder: Path, samples: Sequence[Sample], circumstances: Circumstances, assets: Assets) -> Path:
-    """The same for what was measured in guests, which has another place on the page."""
-    machines = {"qemu": f"{assets.lock.parts['qemu'].facts['version']}, {assets.accel}"}
-    parts = [_circumstances(circumstances, machines), *_tables(rows(samples), contenders(samples))]
-    return _fill(folder, IN_GUEST, parts)
+def around(folder: Path, place: str) -> tuple[str, str]:
+    """What stands before and behind a place of the page in ``folder``; a new page is as that of the docs.
 
-
-def marks(place: str) -> tuple[str, str]:
-    """The lines around what is written by machine."""
-    return f"<!-- {place}: begin -->\n", f"<!-- {place}: end -->\n"
-
-
-def _fill(folder: Path, place: str, parts: Sequence[str]) -> Path:
+    Raises:
+        BenchmarkError: The page has no such place.
+    """
     page = folder / PAGE.name
     text = (page if page.exists() else PAGE).read_text(encoding="utf-8")
     first, last = marks(place)
@@ -67,8 +67,12 @@ def _fill(folder: Path, place: str, parts: Sequence[str]) -> Path:
     _, end, after = rest.partition(last)
     if not begin or not end:
         raise BenchmarkError(f"{page} has no place for figures: a line {first.strip()}, and one {last.strip()}")
-    page.write_text("\n".join([f"{before}{begin}", *parts, f"{end}{after}"]), encoding="utf-8")
-    return page
+    return f"{before}{begin}", f"{end}{after}"
+
+
+def marks(place: str) -> tuple[str, str]:
+    """The lines around what is written by machine."""
+    return f"<!-- {place}: begin -->\n", f"<!-- {place}: end -->\n"
 
 
 def _tables(found: Sequence[Row], names: Sequence[str]) -> list[str]:
@@ -79,13 +83,16 @@ def _tables(found: Sequence[Row], names: Sequence[str]) -> list[str]:
     return tables
 
 
-def _circumstances(measured: Circumstances, more: Mapping[str, str] = MappingProxyType({})) -> str:
+def _circumstances(measured: Circumstances, more: Mapping[str, str]) -> str:
     versions = dict.fromkeys(one.version for one in measured.contenders)
+    commands = dict.fromkeys(f"`{one.shown}`" for one in measured.contenders)
     lines = {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": f"{_processor()}, {os.cpu_count()} processors, Linux {platform.release()}",
         "directory": f"on {_file_system(measured.directory)}, in the page cache",
+        "user": "root" if os.geteuid() == 0 else "one without privileges",
         "versions": ", ".join([*versions, f"Python {platform.python_version()}"]),
+        "commands": ", ".join(commands),
         **more,
         "rounds": f"{measured.rounds}, of {measured.seconds:g} s for each workload",
     }

@@ -5,12 +5,13 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from importlib import metadata
 from pathlib import Path
 
 import attrs
-from hdvkit_vm.errors import PrepareError
+from hdvkit_vm.errors import PrepareError, VmError
 from hdvkit_vm.fetch import Tell
 
 from benchmarks import virtiofsd
@@ -21,9 +22,11 @@ from hdvkit import options
 GRACE = 10.0
 """Seconds for a server to end when it is asked to; one that takes longer is killed, and what it did counts."""
 TAG = "bench"
+CPUCLOCK_SCHED = 2
+"""In the low bits of a clock of a process: nanoseconds that it ran, as clock_getcpuclockid(3) has it."""
 
-Command = Callable[[Path, Path], list[str]]
-"""``command(room, tree)``: share ``tree`` by ``room/bench.sock``."""
+Arguments = Callable[[Path, Path], list[str]]
+"""``arguments(room, tree)``: share ``tree`` by ``room/bench.sock``."""
 
 
 @attrs.frozen
@@ -33,8 +36,14 @@ class Contender:
     name: str
     version: str
     transport: str
-    command: Command
+    program: Sequence[str]
+    arguments: Arguments
     environment: Mapping[str, str] = attrs.Factory(dict)
+
+    @property
+    def shown(self) -> str:
+        """What to type, but for folders and for where the program is."""
+        return " ".join([self.version.partition(" ")[0], *self.arguments(Path("ROOM"), Path("TREE"))])
 
     def kick(self, wanted: str) -> str:
         """vhost-user has eventfds only: that is what its machines use, whatever others have to do."""
@@ -55,10 +64,22 @@ class Server:
             said = self._errors.read_text(errors="replace").strip()[-2000:]
             raise BenchmarkError(f"the server ended with code {self._process.returncode}: {said or 'it said nothing'}")
 
+    @contextlib.contextmanager
+    def blamed(self, during: str) -> Iterator[None]:
+        """Say in the middle of what something went wrong; if the server has ended, that is the better reason."""
+        try:
+            yield
+        except (BenchmarkError, VmError) as error:
+            kind = type(error) if isinstance(error, BenchmarkError) else BenchmarkError
+            try:
+                self.check()
+            except BenchmarkError as better:
+                raise kind(f"{during}: {better}") from error
+            raise kind(f"{during}: {error}") from error
+
     def cpu_seconds(self) -> float:
-        """Processor time of all its threads until now: fields 14 and 15 of proc(5)'s stat."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """Processor time of all its threads until now, in nanoseconds where proc(5) has ticks."""
+        return time.clock_gettime((~self._process.pid << 3) | CPUCLOCK_SCHED)
 
     def stop(self) -> None:
         """End it."""
@@ -78,7 +99,7 @@ def serving(contender: Contender, tree: Path, on: Set[int]) -> Iterator[Server]:
         errors = room / "stderr"
         with errors.open("wb") as stderr, pinned(on):
             process = subprocess.Popen(
-                contender.command(room, tree),
+                [*contender.program, *contender.arguments(room, tree)],
                 env=os.environ | contender.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -93,29 +114,35 @@ def serving(contender: Contender, tree: Path, on: Set[int]) -> Iterator[Server]:
 
 def hdvkit_contender(native: bool) -> Contender:
     """Ours, with what is written in C or without."""
-    environment = {"HDVKIT_NATIVE": "1" if native else "0"}
     name = "hdvkit, C" if native else "hdvkit, Python"
-    return Contender(name, f"hdvkit {metadata.version('hdvkit')}", "vfio-user", _run_hdvkit, environment)
+    return Contender(
+        name,
+        f"hdvkit {metadata.version('hdvkit')}",
+        "vfio-user",
+        (sys.executable, "-m", "hdvkit"),
+        _run_hdvkit,
+        {"HDVKIT_NATIVE": "1" if native else "0"},
+    )
 
 
 def _run_hdvkit(room: Path, tree: Path) -> list[str]:
     host = options.format("vfio-user", {"directory": room})
     device = options.format("virtiofs", {"source": tree, "tag": TAG})
-    return [sys.executable, "-m", "hdvkit", "run", host, device]
+    return ["run", host, device]
 
 
 def virtiofsd_contender(program: Sequence[str]) -> Contender:
     """The peer with its default options, but for a sandbox that would need privileges to be set up."""
+    return Contender("virtiofsd", virtiofsd.version(program), "vhost-user", program, _run_virtiofsd)
 
-    def command(room: Path, tree: Path) -> list[str]:
-        return [*program, f"--socket-path={room / f'{TAG}.sock'}", f"--shared-dir={tree}", "--sandbox=none"]
 
-    return Contender("virtiofsd", virtiofsd.version(program), "vhost-user", command)
+def _run_virtiofsd(room: Path, tree: Path) -> list[str]:
+    return [f"--socket-path={room / f'{TAG}.sock'}", f"--shared-dir={tree}", "--sandbox=none"]
 
 
 def is_built() -> bool:
-    """Whether hdvkit has its C here."""
-    asked = (sys.executable, "-m", "hdvkit", "check", "sim")
+    """Whether hdvkit has all of its C here."""
+    asked = (sys.executable, "-m", "hdvkit", "check", "vfio-user")
     return subprocess.run(asked, env=os.environ | {"HDVKIT_NATIVE": "1"}, capture_output=True).returncode != 2
 
 

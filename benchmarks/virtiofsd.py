@@ -34,9 +34,9 @@ PART = Part(
 
 
 def installed() -> list[str] | None:
-    """The command of this machine's own, or None."""
+    """The command of this machine's own, or None. The one that came with QEMU until 7.2 is another program."""
     found = shutil.which("virtiofsd") or shutil.which("virtiofsd", path=PLACES)
-    return [found] if found else None
+    return [found] if found and "--shared-dir" in _said([found], "--help") else None
 
 
 def fetched(folder: Path | None = None) -> list[str] | None:
@@ -72,5 +72,8 @@ def fetch(tell: Tell, folder: Path | None = None) -> list[str]:
 
 def version(command: Sequence[str]) -> str:
     """What it says about itself: ``virtiofsd 1.13.2``."""
-    done = subprocess.run((*command, "--version"), capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    return done.stdout.partition("\n")[0].strip() or "virtiofsd of unknown version"
+    return _said(command, "--version").partition("\n")[0].strip() or "virtiofsd of unknown version"
+
+
+def _said(command: Sequence[str], option: str) -> str:
+    return subprocess.run((*command, option), capture_output=True, text=True, stdin=subprocess.DEVNULL).stdout

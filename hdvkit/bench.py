@@ -1,7 +1,7 @@
 """``hdvkit bench``: what a program in a guest waits for, beside what it would wait for on the host. No printing here.
 
 The simulated guest stands in for a real one, in the same process and in Python: its half counts too, so real guests
-wait less. Ratios between machines, versions and options are what this is good for.
+wait less. Ratios between machines and versions are what this is good for.
 """
 
 import asyncio
@@ -50,6 +50,8 @@ class _Work(NamedTuple):
     did: str
     host: Callable[[], object]
     guest: Callable[[], Awaitable[object]]
+    left: Callable[[], object] = lambda: None
+    """What it left on the host; also takes it away again."""
 
 
 def run(directory: Path, seconds: float) -> list[Result]:
@@ -139,7 +141,7 @@ def _names(here: Path, mount: GuestMount, there: str) -> list[_Work]:
         _Work("look at a file", lambda: (here / "data").stat().st_size, guest_stat),
         _Work("open and close it", host_open, guest_open),
         _Work(f"list {NAMES} names with attributes", host_list, guest_list),
-        _Work("make, write and remove a file", host_make, guest_make),
+        _Work("make, write and remove a file", host_make, guest_make, lambda: sorted(here.iterdir())),
     ]
 
 
@@ -157,12 +159,21 @@ def _transfers(data: BinaryIO, target: BinaryIO, guest_data: GuestFile, guest_ta
         guest_read = functools.partial(guest_data.pread, size, size)
         guest_write = functools.partial(guest_target.pwrite, DATA[:size], size)
         works.append(_Work(f"read {words}", functools.partial(host_read, size), guest_read))
-        works.append(_Work(f"write {words}", functools.partial(host_write, size), guest_write))
+        left = functools.partial(_wipe, target, size)
+        works.append(_Work(f"write {words}", functools.partial(host_write, size), guest_write, left))
     return works
 
 
+def _wipe(target: BinaryIO, size: int) -> bytes:
+    target.seek(size)
+    found = target.read(size)
+    target.seek(size)
+    target.write(bytes(size))
+    return found
+
+
 async def _measure(work: _Work, mount: GuestMount, seconds: float) -> Result:
-    same = work.host() == await work.guest()  # also warms both up
+    same = (work.host(), work.left()) == (await work.guest(), work.left())  # also warms both up
     host = 0
     began = time.perf_counter()
     while (host_time := time.perf_counter() - began) < seconds or not host:

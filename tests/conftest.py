@@ -11,8 +11,8 @@ from hdvkit.native import native
 
 LINUX = {
     # What in them other systems lack.
+    "bench": "eventfds and memfds",
     "e2e": "KVM or its emulation, and sockets with descriptors in them",
-    "test_benchmarks.py": "eventfds and memfds",
     "test_hostile_fuse.py": "a shared directory with links, device nodes and owners",
     "test_passthrough.py": "a shared directory",
     "test_virtiofs_controls.py": "ioctl(2)",

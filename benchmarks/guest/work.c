@@ -110,7 +110,7 @@ static void run(void (*once)(long), double seconds) {
     while (turns < MOST && last < end) {
         once(++turns);
         uint64_t time = now();
-        times[turns - 1] = (uint32_t)(time - last);
+        times[turns - 1] = time - last > UINT32_MAX ? UINT32_MAX : (uint32_t)(time - last);
         last = time;
     }
     qsort(times, (size_t)turns, sizeof *times, compare);

@@ -88,12 +88,11 @@ static void run(const struct workload *workload, unsigned depth)
     measure_print(&done, workload->name, depth, workload->unit);
 }
 
-static void run_plain(const struct plain *calls)
+static void run_plain_for(const struct plain *calls, uint64_t nanoseconds)
 {
-    calls->set_up();
     memset(&measure, 0, sizeof measure);
     measure_begin();
-    const uint64_t until = now() + length();
+    const uint64_t until = now() + nanoseconds;
     for (uint64_t time = now(); time < until;) {
         calls->operation();
         const uint64_t after = now();
@@ -101,6 +100,13 @@ static void run_plain(const struct plain *calls)
         time = after;
     }
     measure_end(&measure);
+}
+
+static void run_plain(const struct plain *calls)
+{
+    calls->set_up();
+    run_plain_for(calls, length() / WARM_UP);
+    run_plain_for(calls, length());
     calls->tear_down();
     measure_print(&measure, calls->name, 1, calls->unit);
 }

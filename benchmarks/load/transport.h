@@ -37,7 +37,7 @@ void kick_eventfd(struct ring *ring);
 
 enum { MOST_FDS = 16 };
 
-/* Connect, waiting some seconds for a server that is about to listen; `server` is its process. */
+/* Connect, waiting up to 100 s for a server that is about to listen; `server` is its process. */
 int socket_connect(const char *path, pid_t *server);
 
 /* Send all of two pieces as one. */
