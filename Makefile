@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+INSTALLED := $(VENV)/.installed
+C := $(wildcard $(addsuffix /native/*,hdvkit devices/hdvkit_virtiofs plugins/hdvkit_vfio_user))
 
 .PHONY: demo demo-vm vm e2e e2e-long e2e-bench windows test native install model fuzz bench lint coverage format clean
 
@@ -87,9 +89,14 @@ format: $(READY)
 clean:
 	rm -rf $(VENV) .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
 
+# The C that was changed since, where there is a compiler.
+$(READY): $(INSTALLED) $(filter %.c %.h %/build.py,$(C))
+	$(BIN)/python hatch_build.py
+	touch $(READY)
+
 # pip's own notices are of no use to somebody who typed "make demo".
-$(READY): pyproject.toml
+$(INSTALLED): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hdvkit needs Python 3.11 or newer; this is " + sys.version.split()[0] + ": try make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	touch $(READY)
+	touch $(INSTALLED) $(READY)

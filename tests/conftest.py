@@ -12,6 +12,7 @@ from hdvkit.native import native
 LINUX = {
     # What in them other systems lack.
     "bench": "eventfds and memfds",
+    "test_building.py": "a compiler",
     "e2e": "KVM or its emulation, and sockets with descriptors in them",
     "test_hostile_fuse.py": "a shared directory with links, device nodes and owners",
     "test_passthrough.py": "a shared directory",

@@ -2,12 +2,17 @@
 
 from pathlib import Path
 
+import pytest
 from hdvkit_vm import Assets
 
 from benchmarks import in_guest, report, servers
-from benchmarks.build import guest_program
+from benchmarks.build import compiler, guest_program
 
 SHORT = 0.1
+
+pytestmark = pytest.mark.skipif(
+    compiler() is None or not servers.is_built(), reason="what works in the guest, and what serves it, is C to be built"
+)
 
 
 async def test_all_work_is_done_in_a_guest_and_told(assets: Assets, room: Path, tmp_path: Path) -> None:
