@@ -19,7 +19,7 @@ SELECTION = {
     *("hdvkit.runtime.backend.Removal", "hdvkit.runtime.device.VirtioDevice", "hdvkit.runtime.function.Function"),
     *("hdvkit.runtime.host.DeviceHost", "hdvkit.runtime.queue.Queue", "hdvkit.runtime.stats.FunctionStats"),
     *("hdvkit.runtime.stats.QueueStats", "hdvkit.runtime.stats.State", "hdvkit.virtio.chain.Chain"),
-    "hdvkit.virtio.spec.DeviceType",
+    *("hdvkit.runtime.backend.Finding", "hdvkit.virtio.spec.DeviceType"),
 }
 # Listed for the modules beside them, not for anybody outside.
 SHARED_INSIDE = {"hdvkit.testing.driver_rings.fence", "hdvkit.testing.driver_rings.need_event"}

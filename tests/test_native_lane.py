@@ -173,12 +173,14 @@ async def test_what_waits_holds_up_nothing_else(handler: ModuleType, gate: tuple
             await echoed(driver, b"h too many")
             assert device.declined == [b"h too many"]
             assert not [task for task in waiting if task.done()]
+            assert share.stats().queues[0].in_flight == JOBS
             os.write(go, b"g" * JOBS)
             async with asyncio.timeout(30):
                 await asyncio.gather(*waiting)
             await echoed(driver, b"d")
             assert device.declined.pop() == b"d", "a helper may decline what it cannot do either"
             assert share.stats().queues[0].chains == JOBS + 3
+            assert share.stats().queues[0].in_flight == 0
         assert share.stats().leases == 0
     async with asyncio.timeout(30):
         while threads_of_c() > threads:  # noqa: ASYNC110 - a thread that was joined takes a moment to be gone
