@@ -63,10 +63,13 @@ def cli(
         make_tree(tree)
         found = asyncio.run(InGuest(program, assets, tree, contenders, guests, works, rounds, seconds).run())
         circumstances = report.Circumstances(rounds, seconds, tree, contenders)
-        content = report.text(
-            found, circumstances, {"qemu": f"{assets.lock.parts['qemu'].facts['version']}, {assets.accel}"}
-        )
+        content = report.text(found, circumstances, machines(assets))
     click.echo(str(report.write(output, report.IN_GUEST, content, found)) if output else content)
+
+
+def machines(assets: Assets) -> dict[str, str]:
+    """What else counts, for the report."""
+    return {"qemu": f"{assets.lock.parts['qemu'].facts['version']}, {assets.accel}"}
 
 
 def make_tree(tree: Path) -> None:

@@ -29,7 +29,8 @@ async def test_all_work_is_done_in_a_guest_and_told(assets: Assets, room: Path, 
     assert sum(one.figures.cpu_us for one in samples) > 0
     assert (room / "data").read_bytes().count(b"x") > 0, "what was written is here"
     assert not (room / "made").exists()
-    page = report.write_in_guest(tmp_path, samples, report.Circumstances(1, SHORT, room, [ours]), assets)
+    content = report.text(samples, report.Circumstances(1, SHORT, room, [ours]), in_guest.machines(assets))
+    page = report.write(tmp_path, report.IN_GUEST, content, samples)
     begin, end = report.marks(report.IN_GUEST)
     told = page.read_text().partition(begin)[2].partition(end)[0]
     assert f"### Linux {assets.guest('7.x').release}" in told
