@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from hdvkit.testing.driver_packed import PackedQueue
-from hdvkit.testing.driver_pci import PciFunction, Region, RegionKind
+from hdvkit.testing.driver_pci import RegionKind
+from hdvkit.testing.driver_registers import DriverRegisters
 from hdvkit.testing.driver_rings import DriverError, DriverQueue, Reply, Token
-from hdvkit.testing.driver_spec import COMMON, NO_VECTOR, QUEUE_SIZE_MAX, Feature, Status
+from hdvkit.testing.driver_spec import NO_VECTOR, QUEUE_SIZE_MAX, Feature, Status
 from hdvkit.testing.driver_split import SplitQueue
 from hdvkit.testing.machine import Machine
 
@@ -19,17 +20,13 @@ __all__ = ["DriverError", "DriverQueue", "Feature", "Reply", "Status", "Token", 
 
 
 FEATURE_WORDS = 4  # 64 bits are defined today; words above must read as 0 or as bits nobody accepts
-EAGER_POLLS = 1000
-POLLS = 6000
-POLL_PAUSE = 0.001
-CONFIG_READS = 100
 
 
 GONE = 0xFF
 """What device_status reads where no device is any more."""
 
 
-class VirtioDriver:
+class VirtioDriver(DriverRegisters):
     """One driver bound to the function in ``slot``. `probe`, `start`, use ``queues``, `reset`; then again.
 
     The flags name the features to accept if offered; VIRTIO_F_VERSION_1 is always demanded.
@@ -50,6 +47,7 @@ class VirtioDriver:
         queue_size: int | None = None,
         device_features: int = 0,
     ) -> None:
+        super().__init__(machine, slot)
         wishes = {
             Feature.RING_PACKED: packed,
             Feature.EVENT_IDX: event_idx,
@@ -65,38 +63,14 @@ class VirtioDriver:
         """All queues of the device by index, from `probe` on; those not started refuse submissions."""
         self.interrupts = 0
         self.on_config_change: Callable[[], None] | None = None
-        self._machine = machine
-        self._slot = slot
         accepted = sum(int(bit) for bit, wish in wishes.items() if wish)
         self._acceptable = int(accepted | Feature.VERSION_1 | device_features)
         self._size_wish = queue_size
-        self._function = PciFunction(machine, slot)
         self._messages: list[tuple[int, int]] = []
         self._vectors = 0
         self._served: dict[int, list[DriverQueue]] = {}
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._select = asyncio.Lock()  # one task at a time between a selector and what it selects
-
-    @property
-    def device_id(self) -> int:
-        """The virtio device type, "Device Types": 26 is a file system."""
-        return self._function.device_id
-
-    @property
-    def pci_device_id(self) -> int:
-        """The PCI device ID: 0x1040 plus the type unless the function is transitional."""
-        return self._function.pci_device_id
-
-    @property
-    def revision(self) -> int:
-        """The PCI revision ID."""
-        return self._function.revision
-
-    @property
-    def bars(self) -> dict[int, tuple[int, int]]:
-        """Guest-physical address and size in bytes of each memory BAR."""
-        return self._function.bars
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -186,60 +160,7 @@ class VirtioDriver:
             await self._enable_queue(index)
         queue.begin()
 
-    # -- registers ------------------------------------------------------------------------------
-
-    async def common_read(self, name: str) -> int:
-        """Read a field of the common configuration by its name in the specification."""
-        address, size = self._field(name)
-        if size < 8:
-            return await self._machine.mmio_read(address, size)
-        low = await self._machine.mmio_read(address, 4)
-        return low | await self._machine.mmio_read(address + 4, 4) << 32
-
-    async def common_write(self, name: str, value: int) -> None:
-        """Write a field of the common configuration; 64-bit fields go as two halves, low first."""
-        address, size = self._field(name)
-        if size < 8:
-            await self._machine.mmio_write(address, size, int(value))
-            return
-        await self._machine.mmio_write(address, 4, value & 0xFFFFFFFF)
-        await self._machine.mmio_write(address + 4, 4, value >> 32)
-
-    async def status(self) -> int:
-        """The device status field."""
-        return await self.common_read("device_status")
-
-    async def config_read(self, offset: int, size: int) -> bytes:
-        """Read ``size`` bytes of device-specific configuration, all of one generation.
-
-        Raises:
-            DriverError: The device has no such bytes, or its configuration never stands still.
-        """
-        region = self._region(RegionKind.DEVICE)
-        if not 0 <= offset <= offset + size <= region.length:
-            raise DriverError(f"slot {self._slot}: {offset:#x}+{size:#x} leaves {region.length} bytes of configuration")
-        start = region.address + offset
-        for _ in range(CONFIG_READS):
-            # "Driver Requirements: Device Configuration Space": a changed generation makes the bytes void.
-            before = await self.common_read("config_generation")
-            data = bytes([await self._machine.mmio_read(start + n, 1) for n in range(size)])
-            if await self.common_read("config_generation") == before:
-                return data
-        raise DriverError(f"slot {self._slot}: config_generation changed in each of {CONFIG_READS} reads")
-
-    async def isr_read(self) -> int:
-        """Read the ISR status, which clears it: bit 0 queue, bit 1 configuration."""
-        return await self._machine.mmio_read(self._region(RegionKind.ISR).address, 1)
-
-    async def pci_cfg_read(self, bar: int, offset: int, size: int) -> int:
-        """Read 1, 2 or 4 bytes of a BAR through VIRTIO_PCI_CAP_PCI_CFG."""
-        async with self._select:
-            return await self._function.access_read(bar, offset, size)
-
-    async def pci_cfg_write(self, bar: int, offset: int, size: int, value: int) -> None:
-        """Write 1, 2 or 4 bytes of a BAR through VIRTIO_PCI_CAP_PCI_CFG."""
-        async with self._select:
-            await self._function.access_write(bar, offset, size, value)
+    # -- configuration --------------------------------------------------------------------------
 
     async def config_changed(self) -> None:
         """Wait for a configuration interrupt that no earlier call has consumed."""
@@ -379,30 +300,3 @@ class VirtioDriver:
     async def _enable_queue(self, index: int) -> None:
         await self.common_write("queue_select", index)
         await self.common_write("queue_enable", 1)
-
-    # -- small things ---------------------------------------------------------------------------
-
-    async def _add_status(self, bit: Status) -> None:
-        await self.common_write("device_status", await self.status() | bit)
-
-    async def _poll_zero(self, name: str) -> None:
-        """Wait, bounded, until a register reads 0."""
-        value = await self.common_read(name)
-        for attempt in range(POLLS):
-            if not value:
-                return
-            await asyncio.sleep(0 if attempt < EAGER_POLLS else POLL_PAUSE)
-            value = await self.common_read(name)
-        raise DriverError(f"slot {self._slot}: {name} still reads {value:#x} after {POLLS} polls")
-
-    def _region(self, kind: RegionKind) -> Region:
-        if kind not in self._function.regions:
-            raise DriverError(f"slot {self._slot}: no {kind.name} structure")
-        return self._function.regions[kind]
-
-    def _field(self, name: str) -> tuple[int, int]:
-        offset, size = COMMON[name]
-        region = self._region(RegionKind.COMMON)
-        if offset + size > region.length:
-            raise DriverError(f"slot {self._slot}: common configuration of {region.length} bytes has no {name}")
-        return region.address + offset, size

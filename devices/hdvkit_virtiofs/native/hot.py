@@ -209,11 +209,11 @@ class HotPath:
         """Closing it means more than closing."""
         self._lib.vf_share_locked(self._c, device, inode)
 
-    def holds(self, descriptor: int) -> None:
+    def unnaming(self, descriptor: int) -> None:
         """A name of this file is about to go."""
         self._lib.vf_share_hold(self._c, descriptor)
 
-    def held(self) -> int:
+    def has_open(self) -> int:
         """Of nodes and files that C found and opened."""
         return int(self._lib.vf_share_held(self._c))
 

@@ -64,11 +64,11 @@ class Sharer(Protocol):
         """Somebody locks a file: from now on only this side closes it."""
         ...
 
-    def holds(self, descriptor: int) -> None:
+    def unnaming(self, descriptor: int) -> None:
         """What is open here may lose its last name: who knows it keeps it open."""
         ...
 
-    def held(self) -> int:
+    def has_open(self) -> int:
         """How many descriptors of its own it has open."""
         ...
 
@@ -186,7 +186,7 @@ class Descriptors:
     @property
     def used_elsewhere(self) -> int:
         """How many of those that are lent are open."""
-        return 0 if self.sharer is None else self.sharer.held()
+        return 0 if self.sharer is None else self.sharer.has_open()
 
     def adopt(self, descriptor: int) -> int:
         """Count a descriptor that was opened elsewhere, which must come back to ``close``."""

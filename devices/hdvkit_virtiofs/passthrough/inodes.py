@@ -176,7 +176,7 @@ class InodeTable:
                 found = self._descriptors.open(name, REFERENCE, dir_fd=parent.descriptor, brief=True)
                 held.callback(self._descriptors.close, found)
                 if self._descriptors.sharer is not None:
-                    self._descriptors.sharer.holds(found)
+                    self._descriptors.sharer.unnaming(found)
             yield
 
     def _standing_at(self, parent: Inode, name: bytes) -> Inode | None:
